@@ -1,0 +1,48 @@
+# Every target sets itself up; a machine with Python 3.11+ and make is enough.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+.PHONY: setup demo test lint format generate bench lock clean help
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+setup: $(STAMP) ## install everything into .venv
+
+$(STAMP): pyproject.toml requirements.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip sync --quiet --require-hashes requirements.txt
+	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet --no-deps --editable .
+	@touch $@
+
+demo: $(STAMP) ## three clusters on this machine, federated; Ctrl-C ends them
+	@$(BIN)/meshctl demo
+
+test: $(STAMP) ## all tests that need only Python packages
+	@$(BIN)/python -m pytest -n 2
+
+lint: $(STAMP) ## format, style, types, layers, generated files
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: $(STAMP) ## rewrite the sources in the one style
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+bench: $(STAMP) ## print the benchmark table (BENCH_JSON=FILE writes it as JSON lines too)
+	@$(BIN)/python -m bench
+
+lock: $(STAMP) ## resolve pyproject.toml into requirements.txt
+	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --extra dev --python-version 3.11 \
+	  --no-emit-index-url --no-annotate --no-header -o requirements.txt pyproject.toml
+	@echo 'uv' | $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 \
+	  --no-emit-index-url --no-annotate --no-header - >> requirements.txt
+
+clean: ## remove what setup made
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,64 @@
+"""The base classes of all API types and the metadata of every object."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import msgspec
+
+from isthmus.model.ref import Kind, ObjectKey, Ref
+
+
+class ApiStruct(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel", forbid_unknown_fields=True
+):
+    """Base of every message: camelCase on the wire, zero values omitted, unknown fields refused.
+
+    Source: reference, JSON encoding rules (proto3 JSON: zero values are not written).
+    """
+
+    ONEOFS: ClassVar[tuple[tuple[str, ...], ...]] = ()
+    """Groups of attributes (snake_case) of which at most one may be set."""
+
+
+class Empty(ApiStruct, frozen=True):
+    """A message without fields; its presence is the value (``generated: {}``)."""
+
+
+class ObjectMeta(ApiStruct, frozen=True, forbid_unknown_fields=False):
+    """Kubernetes object metadata, as far as we read or write it. Other fields are ignored."""
+
+    name: str = ""
+    namespace: str = ""
+    labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
+    generation: int = 0
+    uid: str = ""
+    resource_version: str = ""
+    creation_timestamp: str | None = None
+
+
+class Resource(ApiStruct, frozen=True):
+    """Base of every kind: metadata here; `spec` and `status` are declared by each kind with their own types."""
+
+    KIND: ClassVar[Kind]
+    SHORT_NAMES: ClassVar[tuple[str, ...]] = ()
+    COLUMNS: ClassVar[tuple[tuple[str, str, str], ...]] = ()
+    """Printer columns of ``kubectl get``: (header, type, JSON path)."""
+
+    metadata: ObjectMeta = ObjectMeta()
+
+    @property
+    def key(self) -> ObjectKey:
+        """Identity within one cluster."""
+        return ObjectKey(self.KIND.api_version, self.KIND.kind, self.metadata.namespace, self.metadata.name)
+
+    @property
+    def ref(self) -> Ref:
+        """Identity as an object of the management cluster."""
+        return Ref("", self.metadata.namespace, self.metadata.name)
+
+    def manifest(self) -> dict[str, Any]:
+        """The object as plain JSON data, apiVersion and kind first; zero values omitted."""
+        data: dict[str, Any] = msgspec.to_builtins(self)
+        return {"apiVersion": self.KIND.api_version, "kind": self.KIND.kind, **data}

@@ -1,0 +1,1 @@
+"""Identities and findings that every layer shares: plain data, no behaviour of its own."""
