@@ -87,7 +87,7 @@ class Collection(Generic[K, V]):
 
     def tap(self) -> Tap[K, V]:
         """A record of all later changes of this collection, until taken."""
-        tap: Tap[K, V] = Tap()
+        tap = Tap(self)
         self._taps.append(tap)
         return tap
 
@@ -112,7 +112,7 @@ class Collection(Generic[K, V]):
         for index in self._indexes:
             index._update(key, old, value)
         for tap in self._taps:
-            tap._changes[key] = value
+            tap._keys[key] = None
 
     def _run(self) -> int:
         """Bring the collection up to date with its source; the number of evaluations."""
@@ -135,15 +135,21 @@ class Source(Collection[K, V]):
 
 
 class Tap(Generic[K, V]):
-    """What changed in a collection since the last `take`: the newest value by key, None where the row is gone."""
+    """Which rows of a collection changed since the last `take`, however often."""
 
-    def __init__(self) -> None:
-        self._changes: dict[K, V | None] = {}
+    def __init__(self, collection: Collection[K, V]) -> None:
+        self._collection = collection
+        self._keys: dict[K, None] = {}
 
     def take(self) -> dict[K, V | None]:
-        """The changes so far, and a fresh start."""
-        changes, self._changes = self._changes, {}
-        return changes
+        """The changed rows as they are now, None for those that are gone, and a fresh start."""
+        row = self._collection._row
+        return {key: row(key) for key in self.take_keys()}
+
+    def take_keys(self) -> Iterable[K]:
+        """The keys alone: for an index this spares looking at whole groups."""
+        keys, self._keys = self._keys, {}
+        return keys
 
 
 class Index(Collection[K2, tuple[tuple[K, V], ...]], Generic[K2, K, V]):
@@ -209,7 +215,7 @@ class Index(Collection[K2, tuple[tuple[K, V], ...]], Generic[K2, K, V]):
         for dirty in self._dependants:
             dirty.keys[group] = None
         for tap in self._taps:
-            tap._changes[group] = self._row(group)
+            tap._keys[group] = None
 
 
 def _first(pair: tuple[Any, Any]) -> Any:
@@ -403,7 +409,7 @@ class _Operated(Collection[K, V2], Generic[K, V, V2]):
         super().__init__(graph, name)
         self._operator = operator
         self._tap = source.tap()
-        self._tap._changes = dict(source.items())
+        self._tap._keys = dict.fromkeys(source)
 
     def _run(self) -> int:
         changes = self._tap.take()
