@@ -18,7 +18,7 @@ class ApiStruct(
     """
 
     ONEOFS: ClassVar[tuple[tuple[str, ...], ...]] = ()
-    """Groups of attributes (snake_case) of which at most one may be set."""
+    """Groups of attributes (snake_case) of which at most one may be set; see `isthmus.api.parse`."""
 
 
 class Empty(ApiStruct, frozen=True):
@@ -42,6 +42,8 @@ class Resource(ApiStruct, frozen=True):
     """Base of every kind: metadata here; `spec` and `status` are declared by each kind with their own types."""
 
     KIND: ClassVar[Kind]
+    EXAMPLE: ClassVar[str] = ""
+    """A small object of this kind in YAML, for the reference page."""
     SHORT_NAMES: ClassVar[tuple[str, ...]] = ()
     COLUMNS: ClassVar[tuple[tuple[str, str, str], ...]] = ()
     """Printer columns of ``kubectl get``: (header, type, JSON path)."""
@@ -60,5 +62,5 @@ class Resource(ApiStruct, frozen=True):
 
     def manifest(self) -> dict[str, Any]:
         """The object as plain JSON data, apiVersion and kind first; zero values omitted."""
-        data: dict[str, Any] = msgspec.to_builtins(self)
+        data: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(self))  # lists, where to_builtins keeps tuples
         return {"apiVersion": self.KIND.api_version, "kind": self.KIND.kind, **data}

@@ -8,8 +8,13 @@ from __future__ import annotations
 from enum import Enum
 from typing import ClassVar
 
+from isthmus.api.access_policy import AppliedAccessPolicy
 from isthmus.api.base import ApiStruct, Resource
-from isthmus.api.common import AppliedIngressGateway, ClusterObjectRef, ObjectRef, TcpKeepalive
+from isthmus.api.common import AppliedIngressGateway, ClusterObjectRef, ObjectRef, RequiredSubsets, TcpKeepalive
+from isthmus.api.issued_certificate import IssuedCertificateStatus
+from isthmus.api.scalars import Int64, UInt32
+from isthmus.api.traffic_policy import AppliedTrafficPolicy
+from isthmus.api.virtual_mesh import VirtualMeshSpec
 from isthmus.model.ref import Kind
 
 GROUP = "discovery.mesh.gloo.solo.io"
@@ -30,6 +35,29 @@ class MeshInstallation(ApiStruct, frozen=True):
     """Region label of the cluster's nodes; empty when no node has one."""
 
 
+class IngressGatewayInfo(ApiStruct, frozen=True):
+    """An ingress gateway next to the control plane. Deprecated: see VirtualMesh's ingressGatewaySelectors."""
+
+    ONEOFS: ClassVar[tuple[tuple[str, ...], ...]] = (("dns_name", "ip"),)
+
+    name: str = ""
+    """Name of the gateway's Service."""
+    namespace: str = ""
+    """Namespace of the gateway's Service."""
+    workload_labels: dict[str, str] = {}
+    """Labels of the gateway's pods."""
+    external_address: str = ""
+    """Deprecated: address at which other clusters reach it."""
+    dns_name: str | None = None
+    """Host name at which other clusters reach it."""
+    ip: str | None = None
+    """IP address at which other clusters reach it."""
+    external_tls_port: UInt32 = 0
+    """Port for mesh traffic at that address."""
+    tls_container_port: UInt32 = 0
+    """Port for mesh traffic of the gateway's pods."""
+
+
 class IstioMesh(ApiStruct, frozen=True):
     """An Istio control plane."""
 
@@ -39,8 +67,48 @@ class IstioMesh(ApiStruct, frozen=True):
     """SPIFFE trust domain of the mesh config; empty means ``cluster.local``."""
     istiod_service_account: str = ""
     """Service account of the istiod deployment."""
+    ingress_gateways: tuple[IngressGatewayInfo, ...] = ()
+    """Deprecated: the mesh's ingress gateways."""
     smart_dns_proxying_enabled: bool = False
     """Whether sidecars capture DNS (``ISTIO_META_DNS_CAPTURE``)."""
+
+
+class AwsAppMesh(ApiStruct, frozen=True):
+    """A mesh of AWS App Mesh."""
+
+    aws_name: str = ""
+    """Name in App Mesh."""
+    region: str = ""
+    """Region that it is in."""
+    aws_account_id: str = ""
+    """Account that owns it."""
+    arn: str = ""
+    """Amazon resource name of the mesh."""
+    clusters: tuple[str, ...] = ()
+    """Registered clusters with workloads in it."""
+
+
+class LinkerdMesh(ApiStruct, frozen=True):
+    """A Linkerd control plane."""
+
+    installation: MeshInstallation = MeshInstallation()
+    """Where it runs."""
+    cluster_domain: str = ""
+    """End of the cluster's service names."""
+
+
+class ConsulConnectMesh(ApiStruct, frozen=True):
+    """A Consul Connect control plane."""
+
+    installation: MeshInstallation = MeshInstallation()
+    """Where it runs."""
+
+
+class OsmMesh(ApiStruct, frozen=True):
+    """An Open Service Mesh control plane."""
+
+    installation: MeshInstallation = MeshInstallation()
+    """Where it runs."""
 
 
 class AgentInfo(ApiStruct, frozen=True):
@@ -53,10 +121,22 @@ class AgentInfo(ApiStruct, frozen=True):
 class MeshSpec(ApiStruct, frozen=True):
     """A discovered mesh."""
 
+    ONEOFS: ClassVar[tuple[tuple[str, ...], ...]] = (("istio", "aws_app_mesh", "linkerd", "consul_connect", "osm"),)
+
     istio: IstioMesh | None = None
     """Set when the mesh is Istio, the one kind of mesh that Isthmus manages."""
+    aws_app_mesh: AwsAppMesh | None = None
+    """Set when the mesh is AWS App Mesh. Kept, not managed."""
+    linkerd: LinkerdMesh | None = None
+    """Set when the mesh is Linkerd. Kept, not managed."""
+    consul_connect: ConsulConnectMesh | None = None
+    """Set when the mesh is Consul Connect. Kept, not managed."""
+    osm: OsmMesh | None = None
+    """Set when the mesh is Open Service Mesh. Kept, not managed."""
     agent_info: AgentInfo | None = None
     """The agent that reported the mesh."""
+    issued_certificate_status: IssuedCertificateStatus | None = None
+    """Status of the mesh's IssuedCertificate on its cluster."""
 
 
 class AppliedVirtualMesh(ApiStruct, frozen=True):
@@ -64,17 +144,32 @@ class AppliedVirtualMesh(ApiStruct, frozen=True):
 
     ref: ObjectRef = ObjectRef()
     """The VirtualMesh."""
-    observed_generation: int = 0
+    observed_generation: Int64 = 0
     """Its generation when it was applied."""
+    spec: VirtualMeshSpec | None = None
+    """Its content when it was accepted last."""
+
+
+class AppliedObject(ApiStruct, frozen=True):
+    """An object in force on a mesh or a workload."""
+
+    ref: ObjectRef = ObjectRef()
+    """The object."""
+    observed_generation: Int64 = 0
+    """Its generation when it was applied."""
+    errors: tuple[str, ...] = ()
+    """What went wrong."""
 
 
 class MeshStatus(ApiStruct, frozen=True):
     """What the management plane did with a mesh."""
 
-    observed_generation: int = 0
+    observed_generation: Int64 = 0
     """Generation of the Mesh that this status speaks of."""
     applied_virtual_mesh: AppliedVirtualMesh | None = None
     """The virtual mesh in force, absent when the mesh is in none."""
+    applied_virtual_destinations: tuple[AppliedObject, ...] = ()
+    """The virtual destinations that it sees."""
     applied_east_west_ingress_gateways: tuple[AppliedIngressGateway, ...] = ()
     """The gateways through which other meshes reach this one."""
     warnings: tuple[str, ...] = ()
@@ -85,6 +180,32 @@ class Mesh(Resource, frozen=True):
     """A service mesh control plane and what it governs."""
 
     KIND: ClassVar[Kind] = Kind(GROUP, "v1", "Mesh", "meshes")
+    COLUMNS: ClassVar[tuple[tuple[str, str, str], ...]] = (
+        ("Cluster", "string", ".spec.istio.installation.cluster"),
+        ("Version", "string", ".spec.istio.installation.version"),
+        ("Trust Domain", "string", ".spec.istio.trustDomain"),
+        ("Virtual Mesh", "string", ".status.appliedVirtualMesh.ref.name"),
+        ("Age", "date", ".metadata.creationTimestamp"),
+    )
+    EXAMPLE: ClassVar[str] = """\
+apiVersion: discovery.mesh.gloo.solo.io/v1
+kind: Mesh
+metadata:
+  name: istiod-istio-system-cluster1
+  namespace: gloo-mesh
+spec:
+  agentInfo:
+    agentNamespace: gloo-mesh
+  istio:
+    installation:
+      cluster: cluster1
+      namespace: istio-system
+      podLabels:
+        app: istiod
+      version: 1.9.5
+    istiodServiceAccount: istiod-service-account
+    trustDomain: cluster1
+"""
 
     spec: MeshSpec = MeshSpec()
     """What was discovered."""
@@ -103,6 +224,24 @@ class KubernetesWorkload(ApiStruct, frozen=True):
     """Service account of the pods; empty means ``default``."""
 
 
+class AppMeshPort(ApiStruct, frozen=True):
+    """A port of an App Mesh virtual node."""
+
+    port: UInt32 = 0
+    """Port number."""
+    protocol: str = ""
+    """Protocol."""
+
+
+class AppMeshWorkload(ApiStruct, frozen=True):
+    """What AWS App Mesh knows of a workload."""
+
+    virtual_node_name: str = ""
+    """Name of its virtual node."""
+    ports: tuple[AppMeshPort, ...] = ()
+    """Its ports."""
+
+
 class WorkloadSpec(ApiStruct, frozen=True):
     """A discovered workload."""
 
@@ -110,13 +249,41 @@ class WorkloadSpec(ApiStruct, frozen=True):
     """The Kubernetes controller."""
     mesh: ObjectRef | None = None
     """The mesh that governs it."""
+    app_mesh: AppMeshWorkload | None = None
+    """Set when that is AWS App Mesh."""
+
+
+class AppliedServiceDependency(ApiStruct, frozen=True):
+    """A service dependency in force on a workload."""
+
+    service_dependency_ref: ObjectRef = ObjectRef()
+    """The ServiceDependency."""
+    observed_generation: Int64 = 0
+    """Its generation when it was applied."""
+
+
+class ServiceDependencies(ApiStruct, frozen=True):
+    """What a workload is known to call."""
+
+    applied_service_dependencies: tuple[AppliedServiceDependency, ...] = ()
+    """Where that is said."""
+    destination_hostnames: tuple[str, ...] = ()
+    """Host names, sorted."""
 
 
 class WorkloadStatus(ApiStruct, frozen=True):
     """What the management plane did with a workload."""
 
-    observed_generation: int = 0
+    observed_generation: Int64 = 0
     """Generation of the Workload that this status speaks of."""
+    applied_access_log_records: tuple[AppliedObject, ...] = ()
+    """Access logs that are recorded."""
+    applied_wasm_deployments: tuple[AppliedObject, ...] = ()
+    """WebAssembly filters in its proxies."""
+    service_dependencies: ServiceDependencies | None = None
+    """What it is known to call."""
+    warnings: tuple[str, ...] = ()
+    """What deserves attention."""
 
 
 class Workload(Resource, frozen=True):
@@ -124,6 +291,32 @@ class Workload(Resource, frozen=True):
 
     KIND: ClassVar[Kind] = Kind(GROUP, "v1", "Workload", "workloads")
     SHORT_NAMES: ClassVar[tuple[str, ...]] = ("wkld", "wklds")
+    COLUMNS: ClassVar[tuple[tuple[str, str, str], ...]] = (
+        ("Cluster", "string", ".spec.kubernetes.controller.clusterName"),
+        ("Controller", "string", ".spec.kubernetes.controller.name"),
+        ("Mesh", "string", ".spec.mesh.name"),
+        ("Age", "date", ".metadata.creationTimestamp"),
+    )
+    EXAMPLE: ClassVar[str] = """\
+apiVersion: discovery.mesh.gloo.solo.io/v1
+kind: Workload
+metadata:
+  name: reviews-v1-default-cluster1-deployment
+  namespace: gloo-mesh
+spec:
+  kubernetes:
+    controller:
+      name: reviews-v1
+      namespace: default
+      clusterName: cluster1
+    podLabels:
+      app: reviews
+      version: v1
+    serviceAccountName: bookinfo-reviews
+  mesh:
+    name: istiod-istio-system-cluster1
+    namespace: gloo-mesh
+"""
 
     spec: WorkloadSpec = WorkloadSpec()
     """What was discovered."""
@@ -145,7 +338,7 @@ class ServicePort(ApiStruct, frozen=True):
 
     ONEOFS: ClassVar[tuple[tuple[str, ...], ...]] = (("target_port_name", "target_port_number"),)
 
-    port: int = 0
+    port: UInt32 = 0
     """Service port."""
     name: str = ""
     """Port name; empty for the only, unnamed port."""
@@ -153,11 +346,11 @@ class ServicePort(ApiStruct, frozen=True):
     """L4 protocol: TCP, UDP or SCTP."""
     app_protocol: str = ""
     """Application protocol of the Service, such as ``http`` or ``kubernetes.io/h2c``."""
-    node_port: int = 0
+    node_port: UInt32 = 0
     """Port on every node, 0 if none."""
     target_port_name: str | None = None
     """Container port by name."""
-    target_port_number: int | None = None
+    target_port_number: UInt32 | None = None
     """Container port by number."""
 
 
@@ -191,7 +384,7 @@ class Endpoint(ApiStruct, frozen=True):
 class EndpointPort(ApiStruct, frozen=True):
     """A port at which all endpoints of one subset answer."""
 
-    port: int = 0
+    port: UInt32 = 0
     """Container port number."""
     name: str = ""
     """Name of the service port that it belongs to."""
@@ -247,7 +440,7 @@ class KubeService(ApiStruct, frozen=True):
 class ExternalServicePort(ApiStruct, frozen=True):
     """A port of an external service."""
 
-    number: int = 0
+    number: UInt32 = 0
     """Port number."""
     name: str = ""
     """Port name."""
@@ -260,7 +453,7 @@ class ExternalEndpoint(ApiStruct, frozen=True):
 
     address: str = ""
     """IP address or domain."""
-    ports: dict[str, int] = {}
+    ports: dict[str, UInt32] = {}
     """Port number by port name."""
 
 
@@ -310,12 +503,18 @@ class AppliedFederation(ApiStruct, frozen=True):
 class DestinationStatus(ApiStruct, frozen=True):
     """What the management plane did with a destination."""
 
-    observed_generation: int = 0
+    observed_generation: Int64 = 0
     """Generation of the Destination that this status speaks of."""
+    applied_traffic_policies: tuple[AppliedTrafficPolicy, ...] = ()
+    """Accepted traffic policies, in order of acceptance."""
+    applied_access_policies: tuple[AppliedAccessPolicy, ...] = ()
+    """Accepted access policies, in order of acceptance."""
     local_fqdn: str = ""
     """Host name within its own cluster."""
     applied_federation: AppliedFederation | None = None
     """Absent when it is not federated or the federation failed."""
+    required_subsets: tuple[RequiredSubsets, ...] = ()
+    """Traffic policies whose traffic shift names subsets of it."""
     warnings: tuple[str, ...] = ()
     """What deserves attention."""
 
@@ -325,6 +524,37 @@ class Destination(Resource, frozen=True):
 
     KIND: ClassVar[Kind] = Kind(GROUP, "v1", "Destination", "destinations")
     SHORT_NAMES: ClassVar[tuple[str, ...]] = ("dest", "dests")
+    COLUMNS: ClassVar[tuple[tuple[str, str, str], ...]] = (
+        ("Cluster", "string", ".spec.kubeService.ref.clusterName"),
+        ("Hostname", "string", ".status.localFqdn"),
+        ("Federated Hostname", "string", ".status.appliedFederation.federatedHostname"),
+        ("Age", "date", ".metadata.creationTimestamp"),
+    )
+    EXAMPLE: ClassVar[str] = """\
+apiVersion: discovery.mesh.gloo.solo.io/v1
+kind: Destination
+metadata:
+  name: reviews-default-cluster1
+  namespace: gloo-mesh
+spec:
+  kubeService:
+    ref:
+      name: reviews
+      namespace: default
+      clusterName: cluster1
+    labels:
+      app: reviews
+    ports:
+    - name: http
+      port: 9080
+      protocol: TCP
+      targetPortNumber: 9080
+    workloadSelectorLabels:
+      app: reviews
+  mesh:
+    name: istiod-istio-system-cluster1
+    namespace: gloo-mesh
+"""
 
     spec: DestinationSpec = DestinationSpec()
     """What was discovered."""

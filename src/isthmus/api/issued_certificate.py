@@ -1,0 +1,118 @@
+"""IssuedCertificate: the intermediate certificate that a mesh is to have. On managed clusters."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import ClassVar
+
+from isthmus.api.base import ApiStruct, Resource
+from isthmus.api.common import CertificateRotationState, CommonCertOptions, ObjectRef, VaultCA
+from isthmus.api.scalars import Int64
+from isthmus.model.ref import Kind
+
+GROUP = "certificates.mesh.gloo.solo.io"
+
+
+class GlooMeshCa(ApiStruct, frozen=True):
+    """The management plane signs."""
+
+    signing_certificate_secret: ObjectRef | None = None
+    """Secret of the management cluster that holds the signing certificate and its key."""
+
+
+class AgentCa(ApiStruct, frozen=True):
+    """The agent has the certificate signed elsewhere."""
+
+    vault: VaultCA | None = None
+    """HashiCorp Vault signs."""
+
+
+class IssuedCertificateSpec(ApiStruct, frozen=True):
+    """The certificate, who signs it and where it goes."""
+
+    ONEOFS: ClassVar[tuple[tuple[str, ...], ...]] = (("gloo_mesh_ca", "agent_ca"),)
+
+    hosts: tuple[str, ...] = ()
+    """Subject alternative names; for Istio ``spiffe://<trust domain>/ns/<namespace>/sa/<service account>``."""
+    org: str = ""
+    """Deprecated: organisation in the subject; see certOptions."""
+    signing_certificate_secret: ObjectRef | None = None
+    """Deprecated: Secret that holds the signing certificate; see glooMeshCa."""
+    issued_certificate_secret: ObjectRef | None = None
+    """Secret of the managed cluster that the certificate goes to; omitted when Vault signs."""
+    pod_bounce_directive: ObjectRef | None = None
+    """The PodBounceDirective to follow once the certificate is there."""
+    cert_options: CommonCertOptions | None = None
+    """Properties of the certificate."""
+    gloo_mesh_ca: GlooMeshCa | None = None
+    """The management plane signs."""
+    agent_ca: AgentCa | None = None
+    """The agent has it signed elsewhere."""
+    rotation_state: CertificateRotationState = CertificateRotationState.NOT_ROTATING
+    """The step of the root rotation that the certificate belongs to."""
+
+
+class IssuedCertificateState(Enum):
+    """How far a certificate is. PENDING is the zero value."""
+
+    PENDING = "PENDING"
+    REQUESTED = "REQUESTED"
+    ISSUED = "ISSUED"
+    FINISHED = "FINISHED"
+    FAILED = "FAILED"
+
+
+class IssuedCertificateStatus(ApiStruct, frozen=True):
+    """How far a certificate is."""
+
+    ONEOFS: ClassVar[tuple[tuple[str, ...], ...]] = (("applied_gloo_mesh_ca", "applied_agent_ca"),)
+
+    observed_generation: Int64 = 0
+    """Generation of the IssuedCertificate that this status speaks of."""
+    error: str = ""
+    """Why it FAILED."""
+    state: IssuedCertificateState = IssuedCertificateState.PENDING
+    """REQUESTED: the request is out. ISSUED: the certificate is in its Secret. FINISHED: pods run with it."""
+    applied_gloo_mesh_ca: GlooMeshCa | None = None
+    """The authority that signed, when it was the management plane."""
+    applied_agent_ca: AgentCa | None = None
+    """The authority that signed, when it was not."""
+    observed_rotation_state: CertificateRotationState = CertificateRotationState.NOT_ROTATING
+    """The step of the root rotation that this status speaks of."""
+
+
+class IssuedCertificate(Resource, frozen=True):
+    """The intermediate certificate that a mesh is to have; written by the management plane, acted on by the agent."""
+
+    KIND: ClassVar[Kind] = Kind(GROUP, "v1", "IssuedCertificate", "issuedcertificates")
+    COLUMNS: ClassVar[tuple[tuple[str, str, str], ...]] = (
+        ("State", "string", ".status.state"),
+        ("Secret", "string", ".spec.issuedCertificateSecret.name"),
+        ("Error", "string", ".status.error"),
+        ("Age", "date", ".metadata.creationTimestamp"),
+    )
+    EXAMPLE: ClassVar[str] = """\
+apiVersion: certificates.mesh.gloo.solo.io/v1
+kind: IssuedCertificate
+metadata:
+  name: istiod-istio-system-cluster1
+  namespace: gloo-mesh
+spec:
+  hosts:
+  - spiffe://cluster1/ns/istio-system/sa/istiod-service-account
+  issuedCertificateSecret:
+    name: cacerts
+    namespace: istio-system
+  podBounceDirective:
+    name: istiod-istio-system-cluster1
+    namespace: gloo-mesh
+  glooMeshCa:
+    signingCertificateSecret:
+      name: virtual-mesh.gloo-mesh
+      namespace: gloo-mesh
+"""
+
+    spec: IssuedCertificateSpec = IssuedCertificateSpec()
+    """What the management plane wants."""
+    status: IssuedCertificateStatus | None = None
+    """How far the agent is."""
