@@ -1,0 +1,37 @@
+"""The relay on the wire: gRPC over mutual TLS on port 9900. The programs' door to `isthmus.relay` and `isthmus.pki`."""
+
+from isthmus.transport.client import DEFAULT_AUTHORITY, LinkObserver, RelayClient
+from isthmus.transport.credentials import ClientCredentials, ClientIdentity, CredentialStore
+from isthmus.transport.errors import (
+    IdentityRefused,
+    Incompatible,
+    NoCredentials,
+    RelayError,
+    ServerNotTrusted,
+    Unreachable,
+)
+from isthmus.transport.hub import Hub, IdentityLedger, Refused, ServerCredentials, TokenRefused
+from isthmus.transport.server import RelayServer
+from isthmus.transport.traffic import Traffic
+
+__all__ = [
+    "DEFAULT_AUTHORITY",
+    "ClientCredentials",
+    "ClientIdentity",
+    "CredentialStore",
+    "Hub",
+    "IdentityLedger",
+    "IdentityRefused",
+    "Incompatible",
+    "LinkObserver",
+    "NoCredentials",
+    "Refused",
+    "RelayClient",
+    "RelayError",
+    "RelayServer",
+    "ServerCredentials",
+    "ServerNotTrusted",
+    "TokenRefused",
+    "Traffic",
+    "Unreachable",
+]
