@@ -45,3 +45,6 @@ ISTIO_KINDS = (
     TELEMETRY,
     WASM_PLUGIN,
 )
+
+OUTPUT_KINDS = (SERVICE_ENTRY, DESTINATION_RULE, GATEWAY)
+"""What translation writes; apply, prune and the agent's rights read this table."""
