@@ -21,6 +21,15 @@ class ApiStruct(
     """Groups of attributes (snake_case) of which at most one may be set; see `isthmus.api.parse`."""
 
 
+class OneofStruct(ApiStruct, frozen=True):
+    """Base of messages with oneofs. Raises ValueError when two arms of one are set; `parse` makes it a Problem."""
+
+    def __post_init__(self) -> None:
+        for group in self.ONEOFS:
+            if sum(getattr(self, attribute) is not None for attribute in group) > 1:
+                raise ValueError(f"only one of {' and '.join(group)} may be set")
+
+
 class Empty(ApiStruct, frozen=True):
     """A message without fields; its presence is the value (``generated: {}``)."""
 

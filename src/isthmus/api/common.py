@@ -8,7 +8,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import ClassVar
 
-from isthmus.api.base import ApiStruct
+from isthmus.api.base import ApiStruct, OneofStruct
 from isthmus.api.scalars import Duration, Float, Int64, UInt32
 from isthmus.model.ref import Ref
 
@@ -222,7 +222,7 @@ class IdentitySelector(ApiStruct, frozen=True):
     """Callers by the JWT of the request."""
 
 
-class StringMatch(ApiStruct, frozen=True):
+class StringMatch(OneofStruct, frozen=True):
     """How a string is compared."""
 
     ONEOFS: ClassVar[tuple[tuple[str, ...], ...]] = (("exact", "prefix", "regex", "suffix"),)
@@ -359,7 +359,7 @@ class DestinationOptions(ApiStruct, frozen=True):
     """Headers to add and remove."""
 
 
-class WeightedDestination(ApiStruct, frozen=True):
+class WeightedDestination(OneofStruct, frozen=True):
     """A share of the traffic and where it goes."""
 
     ONEOFS: ClassVar[tuple[tuple[str, ...], ...]] = (
@@ -411,7 +411,7 @@ class CommonCertOptions(ApiStruct, frozen=True):
     """Share of the lifetime that is left when it is renewed; 0.10 by default."""
 
 
-class VaultKubernetesAuth(ApiStruct, frozen=True):
+class VaultKubernetesAuth(OneofStruct, frozen=True):
     """How the agent logs in to Vault with a Kubernetes service account."""
 
     ONEOFS: ClassVar[tuple[tuple[str, ...], ...]] = (("service_account_ref", "mounted_sa_path"),)
@@ -428,7 +428,7 @@ class VaultKubernetesAuth(ApiStruct, frozen=True):
     """Where the token is mounted; ``/var/run/secrets/kubernetes.io/serviceaccount`` by default."""
 
 
-class VaultCA(ApiStruct, frozen=True):
+class VaultCA(OneofStruct, frozen=True):
     """A certificate authority in HashiCorp Vault."""
 
     ONEOFS: ClassVar[tuple[tuple[str, ...], ...]] = (("token_secret_ref", "kubernetes_auth"),)

@@ -9,7 +9,7 @@ from enum import Enum
 from typing import ClassVar
 
 from isthmus.api.access_policy import AppliedAccessPolicy
-from isthmus.api.base import ApiStruct, Resource
+from isthmus.api.base import ApiStruct, OneofStruct, Resource
 from isthmus.api.common import AppliedIngressGateway, ClusterObjectRef, ObjectRef, RequiredSubsets, TcpKeepalive
 from isthmus.api.issued_certificate import IssuedCertificateStatus
 from isthmus.api.scalars import Int64, UInt32
@@ -35,7 +35,7 @@ class MeshInstallation(ApiStruct, frozen=True):
     """Region label of the cluster's nodes; empty when no node has one."""
 
 
-class IngressGatewayInfo(ApiStruct, frozen=True):
+class IngressGatewayInfo(OneofStruct, frozen=True):
     """An ingress gateway next to the control plane. Deprecated: see VirtualMesh's ingressGatewaySelectors."""
 
     ONEOFS: ClassVar[tuple[tuple[str, ...], ...]] = (("dns_name", "ip"),)
@@ -118,7 +118,7 @@ class AgentInfo(ApiStruct, frozen=True):
     """Namespace in which the agent runs."""
 
 
-class MeshSpec(ApiStruct, frozen=True):
+class MeshSpec(OneofStruct, frozen=True):
     """A discovered mesh."""
 
     ONEOFS: ClassVar[tuple[tuple[str, ...], ...]] = (("istio", "aws_app_mesh", "linkerd", "consul_connect", "osm"),)
@@ -333,7 +333,7 @@ class ServiceType(Enum):
     EXTERNAL_NAME = "EXTERNAL_NAME"
 
 
-class ServicePort(ApiStruct, frozen=True):
+class ServicePort(OneofStruct, frozen=True):
     """A port of a Kubernetes Service."""
 
     ONEOFS: ClassVar[tuple[tuple[str, ...], ...]] = (("target_port_name", "target_port_number"),)
@@ -403,7 +403,7 @@ class EndpointSubset(ApiStruct, frozen=True):
     """The ports of each of them."""
 
 
-class ExternalAddress(ApiStruct, frozen=True):
+class ExternalAddress(OneofStruct, frozen=True):
     """An address at which a service is reached from outside its cluster."""
 
     ONEOFS: ClassVar[tuple[tuple[str, ...], ...]] = (("dns_name", "ip"),)
@@ -472,7 +472,7 @@ class ExternalService(ApiStruct, frozen=True):
     """Endpoints; none means that the hosts are resolved by DNS."""
 
 
-class DestinationSpec(ApiStruct, frozen=True):
+class DestinationSpec(OneofStruct, frozen=True):
     """A discovered destination."""
 
     ONEOFS: ClassVar[tuple[tuple[str, ...], ...]] = (("kube_service", "external_service"),)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import ClassVar
 
-from isthmus.api.base import ApiStruct, Resource
+from isthmus.api.base import ApiStruct, OneofStruct, Resource
 from isthmus.api.common import CertificateRotationState, CommonCertOptions, ObjectRef, VaultCA
 from isthmus.api.scalars import Int64
 from isthmus.model.ref import Kind
@@ -27,7 +27,7 @@ class AgentCa(ApiStruct, frozen=True):
     """HashiCorp Vault signs."""
 
 
-class IssuedCertificateSpec(ApiStruct, frozen=True):
+class IssuedCertificateSpec(OneofStruct, frozen=True):
     """The certificate, who signs it and where it goes."""
 
     ONEOFS: ClassVar[tuple[tuple[str, ...], ...]] = (("gloo_mesh_ca", "agent_ca"),)
@@ -62,7 +62,7 @@ class IssuedCertificateState(Enum):
     FAILED = "FAILED"
 
 
-class IssuedCertificateStatus(ApiStruct, frozen=True):
+class IssuedCertificateStatus(OneofStruct, frozen=True):
     """How far a certificate is."""
 
     ONEOFS: ClassVar[tuple[tuple[str, ...], ...]] = (("applied_gloo_mesh_ca", "applied_agent_ca"),)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import ClassVar
 
-from isthmus.api.base import ApiStruct, Empty
+from isthmus.api.base import ApiStruct, Empty, OneofStruct
 from isthmus.api.common import ObjectRef, ObjectSelector
 from isthmus.api.scalars import Int64
 
@@ -35,7 +35,7 @@ class Int64Range(ApiStruct, frozen=True):
     """The first number beyond."""
 
 
-class RateLimitHeaderMatcher(ApiStruct, frozen=True):
+class RateLimitHeaderMatcher(OneofStruct, frozen=True):
     """A condition on one request header."""
 
     ONEOFS: ClassVar[tuple[tuple[str, ...], ...]] = (
@@ -107,7 +107,7 @@ class MetadataAction(ApiStruct, frozen=True):
     """Whose metadata is read."""
 
 
-class RateLimitAction(ApiStruct, frozen=True):
+class RateLimitAction(OneofStruct, frozen=True):
     """One descriptor of a request."""
 
     ONEOFS: ClassVar[tuple[tuple[str, ...], ...]] = (
@@ -154,7 +154,7 @@ class RawRateLimits(ApiStruct, frozen=True):
     """Tuples of descriptors; the request is limited when one of them is."""
 
 
-class RouteRateLimit(ApiStruct, frozen=True):
+class RouteRateLimit(OneofStruct, frozen=True):
     """Rate limits of the selected routes."""
 
     ONEOFS: ClassVar[tuple[tuple[str, ...], ...]] = (("raw", "ratelimit_client_config_ref"),)

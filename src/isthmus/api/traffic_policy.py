@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from isthmus.api.base import ApiStruct, Resource
+from isthmus.api.base import ApiStruct, OneofStruct, Resource
 from isthmus.api.common import (
     ApprovalState,
     ApprovalStatus,
@@ -49,7 +49,7 @@ class Abort(ApiStruct, frozen=True):
     """Status code of the answer; required."""
 
 
-class FaultInjection(ApiStruct, frozen=True):
+class FaultInjection(OneofStruct, frozen=True):
     """Faults made on purpose."""
 
     ONEOFS: ClassVar[tuple[tuple[str, ...], ...]] = (("fixed_delay", "abort"),)
@@ -119,7 +119,7 @@ class CustomAuth(ApiStruct, frozen=True):
     """Key-values that are sent to the auth server."""
 
 
-class RouteExtauth(ApiStruct, frozen=True):
+class RouteExtauth(OneofStruct, frozen=True):
     """External authorisation of requests."""
 
     ONEOFS: ClassVar[tuple[tuple[str, ...], ...]] = (("disable", "config_ref", "custom_auth"),)

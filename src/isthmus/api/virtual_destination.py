@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import msgspec
 
-from isthmus.api.base import ApiStruct, Resource
+from isthmus.api.base import ApiStruct, OneofStruct, Resource
 from isthmus.api.common import (
     ApprovalState,
     ApprovalStatus,
@@ -22,7 +22,7 @@ from isthmus.model.ref import Kind
 GROUP = "networking.enterprise.mesh.gloo.solo.io"
 
 
-class VirtualDestinationPort(ApiStruct, frozen=True):
+class VirtualDestinationPort(OneofStruct, frozen=True):
     """The port at which a hostname answers."""
 
     ONEOFS: ClassVar[tuple[tuple[str, ...], ...]] = (("target_name", "target_number"),)
@@ -89,7 +89,7 @@ class LocalizedFailover(ApiStruct, frozen=True):
     """When a destination counts as failed. By default after 10 errors, looked at every 5s, for 120s."""
 
 
-class VirtualDestinationSpec(ApiStruct, frozen=True):
+class VirtualDestinationSpec(OneofStruct, frozen=True):
     """A hostname, who sees it and what is behind it."""
 
     ONEOFS: ClassVar[tuple[tuple[str, ...], ...]] = (("virtual_mesh", "mesh_list"), ("static", "localized"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import ClassVar
 
-from isthmus.api.base import ApiStruct, Empty, Resource
+from isthmus.api.base import ApiStruct, Empty, OneofStruct, Resource
 from isthmus.api.common import (
     ApprovalState,
     ApprovalStatus,
@@ -23,7 +23,7 @@ from isthmus.model.ref import Kind
 GROUP = "networking.mesh.gloo.solo.io"
 
 
-class RootCertificateAuthority(ApiStruct, frozen=True):
+class RootCertificateAuthority(OneofStruct, frozen=True):
     """Where the root certificate comes from; ``{}`` generates one."""
 
     ONEOFS: ClassVar[tuple[tuple[str, ...], ...]] = (("generated", "secret"),)
@@ -41,7 +41,7 @@ class IntermediateCertificateAuthority(ApiStruct, frozen=True):
     """HashiCorp Vault signs."""
 
 
-class SharedTrust(ApiStruct, frozen=True):
+class SharedTrust(OneofStruct, frozen=True):
     """All meshes trust one root."""
 
     ONEOFS: ClassVar[tuple[tuple[str, ...], ...]] = (
@@ -56,7 +56,7 @@ class SharedTrust(ApiStruct, frozen=True):
     """Properties of the intermediate certificates."""
 
 
-class RotationVerificationMethod(ApiStruct, frozen=True):
+class RotationVerificationMethod(OneofStruct, frozen=True):
     """How a step of a root rotation is verified before the next one begins."""
 
     ONEOFS: ClassVar[tuple[tuple[str, ...], ...]] = (("none", "manual"),)
@@ -74,7 +74,7 @@ class RotationStrategy(Enum):
     NONE = "NONE"
 
 
-class MtlsConfig(ApiStruct, frozen=True):
+class MtlsConfig(OneofStruct, frozen=True):
     """What the meshes trust, and what happens to their pods when that changes."""
 
     ONEOFS: ClassVar[tuple[tuple[str, ...], ...]] = (("shared", "limited"),)
