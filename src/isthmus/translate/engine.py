@@ -1,0 +1,258 @@
+"""The engine: what users wrote and agents found goes in, Istio objects for every cluster and statuses come out.
+
+Pure: no clock, no I/O. The same objects give the same outputs in whatever order they came, and one change costs what
+read it. `Engine.__init__` is the table of steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from isthmus.api.base import ApiStruct, Resource
+from isthmus.api.common import ApprovalState, ApprovalStatus
+from isthmus.api.discovery import Destination, DestinationStatus, Mesh, MeshStatus, Workload, WorkloadStatus
+from isthmus.api.kubernetes_cluster import KubernetesCluster
+from isthmus.api.settings import Settings, SettingsStatus
+from isthmus.api.traffic_policy import TrafficPolicy
+from isthmus.api.virtual_mesh import VirtualMesh, VirtualMeshStatus
+from isthmus.flow import Fetch, Graph, Source, Tap
+from isthmus.model.ref import Kind, Ref
+from isthmus.translate.facts import (
+    DEFAULT_CLUSTER_DOMAIN,
+    ServiceFacts,
+    endpoint_facts,
+    local_fqdn,
+    mesh_facts,
+    service_facts,
+)
+from isthmus.translate.federation.derivations import Federation
+from isthmus.translate.federation.gateways import MeshGateways
+from isthmus.translate.membership import DEFAULT_SUFFIX, Membership
+from isthmus.translate.output import Output, OutputKey, StatusKey, Translation
+from isthmus.translate.ports import is_tcp
+from isthmus.translate.statuses import approval, destination_status, mesh_status, virtual_mesh_status
+
+INPUTS: tuple[type[Resource], ...] = (
+    Mesh, Workload, Destination, KubernetesCluster, VirtualMesh, TrafficPolicy, Settings,
+)  # fmt: skip
+"""The kinds that the engine reads."""
+
+
+class WriteError(msgspec.Struct, frozen=True):
+    """What an agent could not write, and who answers for it."""
+
+    virtual_mesh: Ref
+    subject: Ref
+    message: str
+
+
+class Engine:
+    """Translation of a fleet, kept up to date."""
+
+    def __init__(self, namespace: str = "gloo-mesh", addresses: Mapping[str, str] = {}) -> None:
+        """*namespace* is the management namespace, whose KubernetesClusters count.
+
+        *addresses* is what an earlier engine returned in `Translation.addresses` last.
+        """
+        self._namespace = namespace
+        graph = self._graph = Graph()
+        self._sources: dict[Kind, Source[Ref, Any]] = {kind.KIND: graph.source(kind.KIND.plural) for kind in INPUTS}
+        self._errors: Source[OutputKey, WriteError] = graph.source("write errors")
+        meshes, destinations = self._sources[Mesh.KIND], self._sources[Destination.KIND]
+        self._virtual_meshes = self._sources[VirtualMesh.KIND]
+
+        # Narrow facts, so that what changes often does not wake what depends on what changes rarely.
+        self._mesh_facts = graph.map("mesh facts", meshes, mesh_facts)
+        self._services = graph.map("services", destinations, service_facts)
+        endpoints = graph.map("endpoints", destinations, endpoint_facts)
+        self._domains = graph.expand("cluster domains", self._sources[KubernetesCluster.KIND], self._cluster_domain)
+        by_identity = graph.index("services by identity", self._services, lambda _, service: (service.service,))
+
+        self._membership = Membership(graph, self._virtual_meshes, self._mesh_facts, by_identity)
+        self._federation = Federation(
+            graph,
+            membership=self._membership,
+            meshes=self._mesh_facts,
+            services=self._services,
+            services_by_identity=by_identity,
+            endpoints=endpoints,
+            cluster_domains=self._domains,
+            traffic_policies=self._sources[TrafficPolicy.KIND],
+            addresses=addresses,
+        )
+
+        # Statuses are one more output. Those of virtual meshes list all their destinations, so what goes into them is
+        # kept up to date here, and put together only when somebody asks.
+        self._mesh_statuses = graph.derive("mesh statuses", self._mesh_facts, self._mesh_status)
+        self._destination_statuses = graph.derive("destination statuses", self._services, self._destination_status)
+        self._outcomes_by_virtual_mesh = graph.index(
+            "outcomes by virtual mesh", self._federation.outcomes, lambda _, outcome: (outcome.virtual_mesh,)
+        )
+        self._mesh_approvals = graph.derive("mesh approvals", self._virtual_meshes, self._approve_meshes)
+        self._errors_by_virtual_mesh = graph.index(
+            "write errors by virtual mesh", self._errors, lambda _, error: (error.virtual_mesh,)
+        )
+
+        self._output_taps = [collection.tap() for collection in self._federation.outputs]
+        self._status_taps: dict[Kind, list[Tap[Ref, Any]]] = {
+            Mesh.KIND: [self._mesh_statuses.tap()],
+            Destination.KIND: [self._destination_statuses.tap()],
+            Workload.KIND: [self._sources[Workload.KIND].tap()],
+            Settings.KIND: [self._sources[Settings.KIND].tap()],
+            VirtualMesh.KIND: [
+                self._virtual_meshes.tap(),
+                self._membership.problems.tap(),
+                self._mesh_approvals.tap(),
+                self._outcomes_by_virtual_mesh.tap(),
+                self._errors_by_virtual_mesh.tap(),
+            ],
+        }
+        self._addresses = dict(addresses)
+
+    @property
+    def evaluations(self) -> int:
+        """Function evaluations since the start: what the changes so far have cost, in units that no machine changes."""
+        return self._graph.evaluations
+
+    def set(self, resource: Resource) -> None:
+        """Put *resource* in place of what had its identity. Raises KeyError for a kind not in INPUTS."""
+        self._sources[resource.KIND].set(resource.ref, resource)
+
+    def remove(self, kind: Kind, namespace: str, name: str) -> None:
+        """Take an object away; nothing happens if it is not there. Raises KeyError for a kind not in INPUTS."""
+        self._sources[kind].set(Ref("", namespace, name), None)
+
+    def write_error(self, key: OutputKey, message: str | None) -> None:
+        """Note that *key* could not be written to its cluster and why, or with None that it now could.
+
+        An error about what is no longer desired is nobody's and forgotten.
+        """
+        output = self.output(key) if message else None
+        self._errors.set(key, WriteError(output.virtual_mesh, output.subject, message or "") if output else None)
+
+    def run(self) -> Translation:
+        """Bring everything up to date; what changed since the last run."""
+        self._graph.run()
+        outputs: dict[OutputKey, Output | None] = {}
+        for tap in self._output_taps:
+            outputs.update(tap.take())
+        for key, output in outputs.items():
+            if output is None and key in self._errors:
+                self._errors.set(key, None)
+        statuses = {
+            StatusKey(kind, ref.namespace, ref.name)
+            for kind, taps in self._status_taps.items()
+            for tap in taps
+            for ref in tap.take_keys()
+        }
+        addresses = None
+        if self._federation.book.displaced != self._addresses:
+            addresses = self._addresses = self._federation.book.displaced
+        return Translation(outputs, tuple(sorted(statuses)), addresses)
+
+    def output(self, key: OutputKey) -> Output | None:
+        """What is desired at *key*."""
+        return next((found for c in self._federation.outputs if (found := c.get(key)) is not None), None)
+
+    def outputs(self) -> dict[OutputKey, Output]:
+        """Everything desired, sorted."""
+        every: dict[OutputKey, Output] = {}
+        for collection in self._federation.outputs:
+            every.update(collection.items())
+        return {key: every[key] for key in sorted(every)}
+
+    def status_keys(self) -> tuple[StatusKey, ...]:
+        """Every object that has a status, sorted."""
+        keys = {
+            StatusKey(kind, ref.namespace, ref.name)
+            for kind in self._status_taps
+            for ref in self._sources[kind]
+            if self.status(StatusKey(kind, ref.namespace, ref.name)) is not None
+        }
+        return tuple(sorted(keys))
+
+    def status(self, key: StatusKey) -> ApiStruct | None:
+        """The status of one object, None if it is gone or has none. That of a VirtualMesh is put together here."""
+        if key.kind == Mesh.KIND:
+            return self._mesh_statuses.get(key.ref)
+        if key.kind == Destination.KIND:
+            return self._destination_statuses.get(key.ref)
+        if key.kind == VirtualMesh.KIND:
+            return self._virtual_mesh_status(key.ref)
+        present = self._sources[key.kind].get(key.ref)
+        if present is None:
+            return None
+        if key.kind == Workload.KIND:
+            return WorkloadStatus()
+        return SettingsStatus(observed_generation=present.metadata.generation, state=ApprovalState.ACCEPTED)
+
+    def _cluster_domain(self, _: Fetch, ref: Ref, cluster: KubernetesCluster) -> tuple[tuple[str, str], ...]:
+        if ref.namespace != self._namespace:
+            return ()
+        return ((ref.name, cluster.spec.cluster_domain or DEFAULT_CLUSTER_DOMAIN),)
+
+    def _mesh_status(self, fetch: Fetch, ref: Ref, _: object) -> MeshStatus:
+        member = fetch.get(self._membership.member, ref)
+        applied = fetch.get(self._virtual_meshes, member.virtual_mesh) if member else None
+        return mesh_status(applied, fetch.get(self._federation.gateways, ref))
+
+    def _destination_status(self, fetch: Fetch, ref: Ref, service: ServiceFacts) -> DestinationStatus:
+        domain = fetch.get(self._domains, service.service.cluster) or DEFAULT_CLUSTER_DOMAIN
+        warnings = []
+        left_out = ", ".join(f"{port.port}/{port.protocol}" for port in service.ports if not is_tcp(port))
+        if left_out:
+            warnings.append(f"ports that no gateway can carry are not federated: {left_out}")
+        if not service.ports:
+            warnings.append("the Service has no ports, so it is not federated")
+        return destination_status(
+            local_fqdn(service.service, domain),
+            fetch.get(self._federation.federated, ref),
+            fetch.get(self._federation.outcomes, ref),
+            tuple(warnings),
+        )
+
+    def _approve_meshes(self, fetch: Fetch, ref: Ref, virtual_mesh: VirtualMesh) -> dict[Ref, ApprovalStatus]:
+        errors = fetch.get(self._membership.mesh_errors, ref) or {}
+        facts = fetch.get(self._membership.facts, ref)
+        approvals: dict[Ref, ApprovalStatus] = {}
+        for mesh in virtual_mesh.spec.meshes:
+            found = [errors[mesh.ref]] if mesh.ref in errors else []
+            member = fetch.get(self._membership.member, mesh.ref) if not found else None
+            if member is None and not found:
+                continue
+            if facts is not None and facts.federates and member is not None:
+                gateways = fetch.get(self._federation.gateways, mesh.ref) or MeshGateways()
+                found.extend(gateways.errors)
+                if facts.suffix != DEFAULT_SUFFIX and not member.mesh.dns_proxying:
+                    found.append(
+                        f"mesh {mesh.ref.key} does not have smart DNS proxying enabled, without which host names that "
+                        f"end in .{facts.suffix} do not resolve: set meshConfig.defaultConfig.proxyMetadata."
+                        'ISTIO_META_DNS_CAPTURE to "true"'
+                    )
+            approvals[mesh.ref] = approval(tuple(found))
+        return approvals
+
+    def _virtual_mesh_status(self, ref: Ref) -> VirtualMeshStatus | None:
+        virtual_mesh = self._virtual_meshes.get(ref)
+        if virtual_mesh is None:
+            return None
+        meshes = dict(self._mesh_approvals.get(ref) or {})
+        errors = [str(problem) for problem in self._membership.problems.get(ref) or ()]
+        errors += dict.fromkeys(error for status in meshes.values() for error in status.errors)
+        outcomes = self._outcomes_by_virtual_mesh.get(ref) or ()
+        destinations = {destination: approval(outcome.errors) for destination, outcome in outcomes}
+        for key, error in self._errors_by_virtual_mesh.get(ref) or ():
+            message = (
+                f"write error: {key.object.kind} {key.object.namespace}/{key.object.name} on cluster {key.cluster}: "
+            )
+            failed = approval((message + error.message,), failed=True)
+            holder = meshes if error.subject in meshes else destinations
+            before = holder.get(error.subject)
+            if before is None or before.state is ApprovalState.ACCEPTED:
+                holder[error.subject] = failed
+            elif before.state is ApprovalState.FAILED:
+                holder[error.subject] = approval(before.errors + failed.errors, failed=True)
+        return virtual_mesh_status(virtual_mesh, tuple(errors), meshes, destinations)

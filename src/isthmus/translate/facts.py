@@ -1,0 +1,80 @@
+"""Narrow facts about discovered objects: what translation reads of them, so that nothing else wakes it."""
+
+from __future__ import annotations
+
+import msgspec
+
+from isthmus.api.discovery import Destination, EndpointSubset, Mesh, ServicePort, ServiceType
+from isthmus.model.ref import Ref
+
+DEFAULT_CLUSTER_DOMAIN = "cluster.local"
+OVER_CAPACITY = "endpoints.kubernetes.io/over-capacity"  # what discovery leaves on a destination whose list it cut
+
+
+class MeshFacts(msgspec.Struct, frozen=True):
+    """An Istio mesh: where its configuration goes, and what its proxies can do."""
+
+    ref: Ref
+    cluster: str
+    root_namespace: str
+    dns_proxying: bool
+
+
+class ServiceFacts(msgspec.Struct, frozen=True):
+    """A Kubernetes service in a mesh, without its endpoints."""
+
+    ref: Ref
+    """The Destination."""
+    service: Ref
+    mesh: Ref
+    labels: dict[str, str]
+    selector: dict[str, str]
+    ports: tuple[ServicePort, ...]
+    type: ServiceType
+    external_addresses: tuple[str, ...]
+
+
+class EndpointFacts(msgspec.Struct, frozen=True):
+    """Where a service's pods answer. *complete* is false when discovery listed only some of very many."""
+
+    subsets: tuple[EndpointSubset, ...]
+    complete: bool
+
+
+def mesh_facts(ref: Ref, mesh: Mesh) -> MeshFacts | None:
+    """Facts of an Istio mesh, None for any other kind."""
+    istio = mesh.spec.istio
+    if istio is None:
+        return None
+    where = istio.installation
+    return MeshFacts(ref, where.cluster, where.namespace or "istio-system", istio.smart_dns_proxying_enabled)
+
+
+def service_facts(ref: Ref, destination: Destination) -> ServiceFacts | None:
+    """Facts of a Kubernetes service that belongs to a mesh, None for any other destination."""
+    service, mesh = destination.spec.kube_service, destination.spec.mesh
+    if service is None or mesh is None:
+        return None
+    return ServiceFacts(
+        ref=ref,
+        service=service.ref.ref,
+        mesh=mesh.ref,
+        labels=service.labels,
+        selector=service.workload_selector_labels,
+        ports=service.ports,
+        type=service.service_type,
+        external_addresses=tuple(address.ip or address.dns_name or "" for address in service.external_addresses),
+    )
+
+
+def endpoint_facts(_: Ref, destination: Destination) -> EndpointFacts | None:
+    """The ready endpoints of a Kubernetes service."""
+    service = destination.spec.kube_service
+    if service is None:
+        return None
+    return EndpointFacts(service.endpoint_subsets, OVER_CAPACITY not in destination.metadata.annotations)
+
+
+def local_fqdn(service: Ref, cluster_domain: str) -> str:
+    """Host name of *service* within its own cluster."""
+    return f"{service.name}.{service.namespace}.svc.{cluster_domain}"

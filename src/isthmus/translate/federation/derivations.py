@@ -1,0 +1,263 @@
+"""Federation as derived collections: from services and virtual meshes to outputs and outcomes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from isthmus.api.traffic_policy import TrafficPolicy
+from isthmus.api.virtual_mesh import VirtualMesh
+from isthmus.flow import Collection, Fetch, Graph, Index
+from isthmus.istio.objects import IstioObject
+from isthmus.model.ref import Ref
+from isthmus.translate.facts import (
+    DEFAULT_CLUSTER_DOMAIN,
+    EndpointFacts,
+    MeshFacts,
+    ServiceFacts,
+    local_fqdn,
+)
+from isthmus.translate.federation import objects
+from isthmus.translate.federation.addresses import AddressBook
+from isthmus.translate.federation.gateways import MeshGateways, choose_gateways, may_be_gateway
+from isthmus.translate.federation.objects import Federated, LabelShare
+from isthmus.translate.membership import DEFAULT_SUFFIX, Membership, VirtualMeshFacts
+from isthmus.translate.output import Output, OutputKey
+from isthmus.translate.parents import parents_annotation
+from isthmus.translate.ports import is_tcp
+from isthmus.translate.selectors import selects, terms_of_service
+
+MAX_HOSTNAME, MAX_LABEL = 253, 63  # RFC 1035; the first is also the limit of a Kubernetes object's name
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """How the federation of one destination ended; no errors means accepted."""
+
+    virtual_mesh: Ref
+    errors: tuple[str, ...] = ()
+
+
+class Federation:
+    """The collections that federate destinations. `outputs` and `outcomes` are what others read."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        *,
+        membership: Membership,
+        meshes: Collection[Ref, MeshFacts],
+        services: Collection[Ref, ServiceFacts],
+        services_by_identity: Index[Ref, Ref, ServiceFacts],
+        endpoints: Collection[Ref, EndpointFacts],
+        cluster_domains: Collection[str, str],
+        traffic_policies: Collection[Ref, TrafficPolicy],
+        addresses: Mapping[str, str],
+    ) -> None:
+        self._membership = membership
+        self._endpoints = endpoints
+        self._cluster_domains = cluster_domains
+        self._services_by_identity = services_by_identity
+        self.book = AddressBook(addresses)
+
+        candidates = graph.map("gateway candidates", services, lambda _, s: s if may_be_gateway(s) else None)
+        self._candidates: Index[Ref, Ref, ServiceFacts] = graph.index(
+            "gateway candidates by mesh", candidates, lambda _, service: (service.mesh,)
+        )
+        self.gateways: Collection[Ref, MeshGateways] = graph.derive("east-west gateways", meshes, self._gateways)
+
+        shifts = graph.expand("subsets in traffic shifts", traffic_policies, _shifted_subsets)
+        self._subsets_by_service: Index[Ref, tuple[Ref, int], tuple[Ref, dict[str, str]]] = graph.index(
+            "subsets by service", shifts, lambda _, shift: (shift[0],)
+        )
+
+        self.federated: Collection[Ref, Federated] = graph.derive("federated services", services, self._federate)
+        self._by_hostname: Index[str, Ref, Federated] = graph.index(
+            "federated by host name", self.federated, lambda _, federated: (federated.hostname,)
+        )
+        # Two destinations may claim one host name; the one whose reference sorts first holds it.
+        self._holders: Collection[str, tuple[Ref, Ref]] = graph.derive(
+            "host name holders", self._by_hostname, lambda _, __, claims: (claims[0][0], claims[0][1].service.service)
+        )
+        identities = graph.map("host name identities", self._holders, lambda _, holder: holder[1])
+        self._addresses: Collection[str, str] = graph.operate("addresses", identities, self.book.update)
+        self._by_rule_name: Index[str, str, tuple[Ref, Ref]] = graph.index(
+            "host names by rule name", self._holders, lambda _, holder: (objects.rule_name(holder[1]),)
+        )
+        self._wanted: Collection[Ref, tuple[dict[str, str], ...]] = graph.derive(
+            "wanted subsets", self.federated, self._wanted_subsets
+        )
+        self._shares: Collection[Ref, tuple[LabelShare, ...]] = graph.derive(
+            "label shares", self._wanted, self._label_shares
+        )
+        self.outputs: tuple[Collection[OutputKey, Output], ...] = (
+            graph.expand("remote outputs", self.federated, self._remote_outputs),
+            graph.expand("local outputs", self.federated, self._local_outputs),
+            graph.expand("gateway outputs", self.gateways, self._gateway_outputs),
+        )
+        self.outcomes: Collection[Ref, Outcome] = graph.derive("federation outcomes", self.federated, self._outcome)
+
+    def _gateways(self, fetch: Fetch, ref: Ref, mesh: MeshFacts) -> MeshGateways | None:
+        virtual_mesh = self._virtual_mesh_of(fetch, ref)
+        if virtual_mesh is None or virtual_mesh.flat_network:
+            return None
+        candidates = {service.ref: service for _, service in fetch.group(self._candidates, ref)}
+        # A service that is chosen by name but cannot be a gateway must be found all the same, to say why.
+        for selector in virtual_mesh.gateway_selectors:
+            for named in selector.destination_selectors:
+                for service in named.kube_service_refs.services if named.kube_service_refs else ():
+                    for _, found in fetch.group(self._services_by_identity, service.ref):
+                        if found.mesh == ref:
+                            candidates[found.ref] = found
+        return choose_gateways(
+            ref, virtual_mesh.gateway_selectors, (candidates[service] for service in sorted(candidates))
+        )
+
+    def _virtual_mesh_of(self, fetch: Fetch, mesh: Ref) -> VirtualMeshFacts | None:
+        """The virtual mesh that federates destinations of *mesh*, None if none does."""
+        member = fetch.get(self._membership.member, mesh)
+        facts = member and fetch.get(self._membership.facts, member.virtual_mesh)
+        return facts if facts and facts.federates else None
+
+    def _federate(self, fetch: Fetch, _: Ref, service: ServiceFacts) -> Federated | None:
+        virtual_mesh = self._virtual_mesh_of(fetch, service.mesh)
+        if virtual_mesh is None or not any(is_tcp(port) for port in service.ports):
+            return None
+        home = next(mesh for mesh in virtual_mesh.members if mesh.ref == service.mesh)
+        targets = tuple(
+            mesh
+            for mesh in virtual_mesh.members
+            if mesh.ref != service.mesh and (virtual_mesh.suffix == DEFAULT_SUFFIX or mesh.dns_proxying)
+        )
+        if not virtual_mesh.everything:
+            chosen = self._chosen_meshes(fetch, service, virtual_mesh)
+            if chosen is not None:
+                targets = tuple(mesh for mesh in targets if mesh.ref in chosen)
+        if not targets:
+            return None
+        where = service.service
+        return Federated(
+            service=service,
+            virtual_mesh=virtual_mesh.ref,
+            hostname=f"{where.name}.{where.namespace}.svc.{where.cluster}.{virtual_mesh.suffix}",
+            suffix=virtual_mesh.suffix,
+            home=home,
+            targets=targets,
+            flat_network=virtual_mesh.flat_network,
+            keepalive=virtual_mesh.keepalive,
+        )
+
+    def _chosen_meshes(self, fetch: Fetch, service: ServiceFacts, virtual_mesh: VirtualMeshFacts) -> set[Ref] | None:
+        """The meshes to which the selectors federate *service*; None means all members."""
+        chosen: set[Ref] = set()
+        for term in terms_of_service(service):
+            for _, rule in fetch.group(self._membership.rules_by_term, (virtual_mesh.ref, term)):
+                if selects(rule.rule, service):
+                    if rule.meshes is None:
+                        return None
+                    chosen.update(rule.meshes)
+        return chosen
+
+    def _wanted_subsets(self, fetch: Fetch, _: Ref, federated: Federated) -> tuple[dict[str, str], ...]:
+        shifts = fetch.group(self._subsets_by_service, federated.service.service)
+        unique = {tuple(sorted(labels.items())) for _, (_, labels) in shifts}
+        return tuple(dict(labels) for labels in sorted(unique))
+
+    def _label_shares(self, fetch: Fetch, ref: Ref, wanted: tuple[dict[str, str], ...]) -> tuple[LabelShare, ...]:
+        return objects.label_shares(fetch.get(self._endpoints, ref) if wanted else None, wanted)
+
+    def _holds_name(self, fetch: Fetch, ref: Ref, federated: Federated) -> bool:
+        holder = fetch.get(self._holders, federated.hostname)
+        return holder is not None and holder[0] == ref and not _too_long(federated.hostname)
+
+    def _remote_outputs(self, fetch: Fetch, ref: Ref, federated: Federated) -> Iterable[tuple[OutputKey, Output]]:
+        if not self._holds_name(fetch, ref, federated):
+            return
+        if federated.flat_network:
+            facts = fetch.get(self._endpoints, ref)
+            cluster = {objects.CLUSTER_LABEL: federated.service.service.cluster}
+            endpoints = objects.pod_endpoints(federated, facts, cluster) if facts else ()
+        else:
+            gateways = fetch.get(self.gateways, federated.service.mesh)
+            if gateways is None or not gateways.entries:
+                return
+            shares = fetch.get(self._shares, ref) or ()
+            endpoints = objects.gateway_endpoints(federated, gateways.entries, shares)
+        address = fetch.get(self._addresses, federated.hostname)
+        assert address is not None, federated.hostname
+        wanted = fetch.get(self._wanted, ref) or ()
+        name = self._rule_name(fetch, federated)
+        parents = parents_annotation(VirtualMesh.KIND, federated.virtual_mesh)
+        built: dict[str, tuple[IstioObject, IstioObject]] = {}
+        for mesh in federated.targets:
+            pair = built.get(mesh.root_namespace)
+            if pair is None:
+                pair = built[mesh.root_namespace] = (
+                    objects.remote_entry(federated, mesh.root_namespace, address, endpoints, parents),
+                    objects.remote_rule(federated, name, mesh.root_namespace, wanted, parents),
+                )
+            for made in pair:
+                yield OutputKey(mesh.cluster, made.key), Output(made, federated.virtual_mesh, ref)
+
+    def _rule_name(self, fetch: Fetch, federated: Federated) -> str:
+        """The reference's name for the rule, unless another host name makes the same of other words."""
+        name = objects.rule_name(federated.service.service)
+        claims = fetch.group(self._by_rule_name, name)
+        return name if claims[0][0] == federated.hostname else federated.hostname
+
+    def _local_outputs(self, fetch: Fetch, ref: Ref, federated: Federated) -> Iterable[tuple[OutputKey, Output]]:
+        if federated.flat_network or not self._holds_name(fetch, ref, federated):
+            return
+        parents = parents_annotation(VirtualMesh.KIND, federated.virtual_mesh)
+        cluster = federated.service.service.cluster
+        domain = fetch.get(self._cluster_domains, cluster) or DEFAULT_CLUSTER_DOMAIN
+        fqdn = local_fqdn(federated.service.service, domain)
+        entry = objects.local_entry(federated, fetch.get(self._endpoints, ref), fqdn, parents)
+        yield OutputKey(cluster, entry.key), Output(entry, federated.virtual_mesh, ref)
+        wanted = fetch.get(self._wanted, ref)
+        if wanted:
+            rule = objects.local_rule(federated, wanted, parents)
+            yield OutputKey(cluster, rule.key), Output(rule, federated.virtual_mesh, ref)
+
+    def _gateway_outputs(self, fetch: Fetch, ref: Ref, gateways: MeshGateways) -> Iterable[tuple[OutputKey, Output]]:
+        member = fetch.get(self._membership.member, ref)
+        virtual_mesh = self._virtual_mesh_of(fetch, ref)
+        if member is None or virtual_mesh is None:
+            return
+        parents = parents_annotation(VirtualMesh.KIND, virtual_mesh.ref)
+        for gateway in gateways.gateways:
+            made = objects.passthrough_gateway(member.mesh, gateway, virtual_mesh.suffix, parents)
+            yield OutputKey(member.mesh.cluster, made.key), Output(made, virtual_mesh.ref, ref)
+
+    def _outcome(self, fetch: Fetch, ref: Ref, federated: Federated) -> Outcome:
+        errors: list[str] = []
+        holder = fetch.get(self._holders, federated.hostname)
+        if holder is not None and holder[0] != ref:
+            errors.append(
+                f"host name {federated.hostname} already belongs to Destination {holder[0].key} "
+                "Remove one of the two, or federate only one with federation.selectors"
+            )
+        if _too_long(federated.hostname):
+            errors.append(
+                f"host name {federated.hostname} is longer than DNS allows ({MAX_HOSTNAME} characters, {MAX_LABEL} "
+                "between dots): shorten federation.hostnameSuffix, or leave the service out with federation.selectors"
+            )
+        if not federated.flat_network:
+            gateways = fetch.get(self.gateways, federated.service.mesh)
+            if gateways is None or not gateways.entries:
+                errors.append(f"istio mesh {federated.home.ref.key} has no applied east west ingress gateways")
+        return Outcome(federated.virtual_mesh, tuple(errors))
+
+
+def _too_long(hostname: str) -> bool:
+    return len(hostname) > MAX_HOSTNAME or any(len(label) > MAX_LABEL for label in hostname.split("."))
+
+
+def _shifted_subsets(
+    _: Fetch, ref: Ref, policy: TrafficPolicy
+) -> Iterable[tuple[tuple[Ref, int], tuple[Ref, dict[str, str]]]]:
+    shift = policy.spec.policy.traffic_shift if policy.spec.policy else None
+    for i, destination in enumerate(shift.destinations if shift else ()):
+        service = destination.kube_service
+        if service is not None and service.subset:
+            yield (ref, i), (Ref(service.cluster_name, service.namespace, service.name), service.subset)

@@ -1,0 +1,45 @@
+"""Ports of Kubernetes services as Istio understands them.
+
+Source: https://istio.io/latest/docs/ops/configuration/traffic-management/protocol-selection/
+"""
+
+from __future__ import annotations
+
+from isthmus.api.discovery import EndpointPort, ServicePort
+from isthmus.istio.objects import Port
+
+_PROTOCOLS = {
+    "grpc": "GRPC", "grpc-web": "GRPC-WEB", "http": "HTTP", "http2": "HTTP2", "https": "HTTPS", "mongo": "MONGO",
+    "mysql": "MYSQL", "redis": "REDIS", "tcp": "TCP", "tls": "TLS",
+}  # fmt: skip
+_STANDARD_APP_PROTOCOLS = {  # KEP-3726, which Istio honours
+    "kubernetes.io/h2c": "HTTP2", "kubernetes.io/ws": "HTTP", "kubernetes.io/wss": "HTTPS",
+}  # fmt: skip
+
+
+def protocol_of(port: ServicePort) -> str:
+    """Istio's name of the protocol of *port*: its appProtocol, else the prefix of its name, else its L4 protocol."""
+    if port.app_protocol in _STANDARD_APP_PROTOCOLS:
+        return _STANDARD_APP_PROTOCOLS[port.app_protocol]
+    spoken = port.app_protocol.lower() or port.name.lower()
+    if not port.app_protocol and not spoken.startswith("grpc-web"):
+        spoken = spoken.partition("-")[0]
+    return _PROTOCOLS.get(spoken, port.protocol or "TCP")
+
+
+def name_of(port: ServicePort | EndpointPort) -> str:
+    """Name of *port* in a ServiceEntry, where every port needs one: its own, else its L4 protocol.
+
+    Source: reference, VirtualMesh behaviour, Istio objects. A Service has at most one unnamed port.
+    """
+    return port.name or (port.protocol or "TCP").lower()
+
+
+def is_tcp(port: ServicePort) -> bool:
+    """Whether *port* can be carried over mutual TLS to another cluster; UDP and SCTP cannot."""
+    return (port.protocol or "TCP") == "TCP"
+
+
+def istio_port(port: ServicePort) -> Port:
+    """*port* as a ServiceEntry lists it."""
+    return Port(number=port.port, name=name_of(port), protocol=protocol_of(port))

@@ -1,0 +1,71 @@
+"""Which services a selector selects, and how to find the selectors that may select a service without trying them all.
+
+Source: reference, selectors: a list is an OR and an empty list selects everything, fields of a matcher are ANDed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from isthmus.api.common import DestinationSelector, KubeServiceMatcher
+from isthmus.model.ref import Ref
+from isthmus.translate.facts import ServiceFacts
+
+Term = tuple[str, ...]
+"""A property that services have and selectors ask for. What a rule selects shares at least one term with it."""
+
+EVERYTHING: Term = ("any",)
+
+Rule = KubeServiceMatcher | Ref
+"""One alternative of a list of selectors: a matcher, or one service by identity."""
+
+
+def rules_of(selectors: tuple[DestinationSelector, ...]) -> Iterator[Rule]:
+    """The alternatives of *selectors*, in their order; an empty list is one matcher that matches anything.
+
+    References that lack a field select nothing and are left to `incomplete_refs`.
+    """
+    if not selectors:
+        yield KubeServiceMatcher()
+    for selector in selectors:
+        if selector.kube_service_matcher is not None:
+            yield selector.kube_service_matcher
+        if selector.kube_service_refs is not None:
+            yield from (service.ref for service in selector.kube_service_refs.services)
+
+
+def selects(rule: Rule, service: ServiceFacts) -> bool:
+    """Whether *rule* selects *service*."""
+    if isinstance(rule, Ref):
+        return rule == service.service
+    where = service.service
+    return (
+        (not rule.clusters or where.cluster in rule.clusters)
+        and (not rule.namespaces or where.namespace in rule.namespaces)
+        and all(service.labels.get(name) == value for name, value in rule.labels.items())
+    )
+
+
+def terms_of_rule(rule: Rule) -> tuple[Term, ...]:
+    """Terms of which every service that *rule* selects has at least one; as few and as selective as the rule allows."""
+    if isinstance(rule, Ref):
+        return (("service", rule.cluster, rule.namespace, rule.name),)
+    if rule.labels:
+        name, value = min(rule.labels.items())
+        return (("label", name, value),)
+    if rule.namespaces:
+        return tuple(("namespace", namespace) for namespace in dict.fromkeys(rule.namespaces))
+    if rule.clusters:
+        return tuple(("cluster", cluster) for cluster in dict.fromkeys(rule.clusters))
+    return (EVERYTHING,)
+
+
+def terms_of_service(service: ServiceFacts) -> Iterable[Term]:
+    """All terms that *service* has."""
+    where = service.service
+    yield EVERYTHING
+    yield ("service", where.cluster, where.namespace, where.name)
+    yield ("namespace", where.namespace)
+    yield ("cluster", where.cluster)
+    for name, value in service.labels.items():
+        yield ("label", name, value)
