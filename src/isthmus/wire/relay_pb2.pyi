@@ -111,18 +111,20 @@ class Want(_message.Message):
     def __init__(self, missing: _Optional[bytes] = ..., surplus: _Optional[bytes] = ..., last: _Optional[bool] = ...) -> None: ...
 
 class Changes(_message.Message):
-    __slots__ = ("records", "removed", "confirmed", "end", "complete")
+    __slots__ = ("records", "removed", "confirmed", "end", "generation", "complete")
     RECORDS_FIELD_NUMBER: _ClassVar[int]
     REMOVED_FIELD_NUMBER: _ClassVar[int]
     CONFIRMED_FIELD_NUMBER: _ClassVar[int]
     END_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
     COMPLETE_FIELD_NUMBER: _ClassVar[int]
     records: _containers.RepeatedCompositeFieldContainer[Record]
     removed: _containers.RepeatedScalarFieldContainer[str]
     confirmed: bytes
     end: bool
+    generation: int
     complete: bool
-    def __init__(self, records: _Optional[_Iterable[_Union[Record, _Mapping]]] = ..., removed: _Optional[_Iterable[str]] = ..., confirmed: _Optional[bytes] = ..., end: _Optional[bool] = ..., complete: _Optional[bool] = ...) -> None: ...
+    def __init__(self, records: _Optional[_Iterable[_Union[Record, _Mapping]]] = ..., removed: _Optional[_Iterable[str]] = ..., confirmed: _Optional[bytes] = ..., end: _Optional[bool] = ..., generation: _Optional[int] = ..., complete: _Optional[bool] = ...) -> None: ...
 
 class Record(_message.Message):
     __slots__ = ("key", "digest", "payload")
@@ -147,12 +149,12 @@ class Part(_message.Message):
     def __init__(self, key: _Optional[str] = ..., digest: _Optional[bytes] = ..., total: _Optional[int] = ..., slice: _Optional[bytes] = ...) -> None: ...
 
 class Ack(_message.Message):
-    __slots__ = ("received", "applied")
-    RECEIVED_FIELD_NUMBER: _ClassVar[int]
+    __slots__ = ("taken", "applied")
+    TAKEN_FIELD_NUMBER: _ClassVar[int]
     APPLIED_FIELD_NUMBER: _ClassVar[int]
-    received: int
+    taken: int
     applied: int
-    def __init__(self, received: _Optional[int] = ..., applied: _Optional[int] = ...) -> None: ...
+    def __init__(self, taken: _Optional[int] = ..., applied: _Optional[int] = ...) -> None: ...
 
 class Resync(_message.Message):
     __slots__ = ("reason",)
