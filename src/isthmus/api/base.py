@@ -38,13 +38,21 @@ class ObjectMeta(ApiStruct, frozen=True, forbid_unknown_fields=False):
     """Kubernetes object metadata, as far as we read or write it. Other fields are ignored."""
 
     name: str = ""
+    """Name, unique per kind in its namespace."""
     namespace: str = ""
+    """Namespace."""
     labels: dict[str, str] = {}
+    """What objects are selected by."""
     annotations: dict[str, str] = {}
+    """Notes of any form."""
     generation: int = 0
+    """Counts the changes of the spec."""
     uid: str = ""
+    """Tells two objects apart that had the same name one after the other."""
     resource_version: str = ""
+    """Changes with every write."""
     creation_timestamp: str | None = None
+    """When it was created, RFC 3339."""
 
 
 class Resource(ApiStruct, frozen=True):
@@ -58,6 +66,7 @@ class Resource(ApiStruct, frozen=True):
     """Printer columns of ``kubectl get``: (header, type, JSON path)."""
 
     metadata: ObjectMeta = ObjectMeta()
+    """Name, namespace, labels and annotations."""
 
     @property
     def key(self) -> ObjectKey:

@@ -1,7 +1,7 @@
 """Other spellings: fields that users have in their files today under names that the types do not have.
 
 `parse` moves their values to today's field; `crd` keeps them in the schema, so that a real API server does not prune
-them. No row is needed for snake_case names, enum numbers, numeric strings and ``{value: X}``: `parse` takes them anywhere.
+them. No row is needed for snake_case names, enum numbers, numeric strings and ``{value: X}``: `parse` takes them all.
 
 Source: reference, marks [1.0] and [1.1], and the notes on old fields.
 """
