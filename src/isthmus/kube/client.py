@@ -5,28 +5,23 @@ Everything Isthmus reads from or writes to Kubernetes passes through `KubeClient
 
 from __future__ import annotations
 
-import asyncio
 import builtins
 import os
-import time
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from pathlib import Path
 from typing import Self
 
 from isthmus.kube import discovery, kubeconfig, urls
-from isthmus.kube.backoff import BackOff
-from isthmus.kube.errors import Gone, KubeError, NotFound, Unavailable
-from isthmus.kube.events import Broken, EventReader, Manifest, ObjectList, Replaced, WatchEvent, trimmed
+from isthmus.kube.errors import Gone, NotFound
+from isthmus.kube.events import Manifest, ObjectList, WatchEvent, trimmed
 from isthmus.kube.session import Session
+from isthmus.kube.watch import follow
 from isthmus.model.ref import Kind
 
 PAGE = 500  # objects per answer to a list, as client-go asks for
 RELISTS = 3  # how often a list starts over because its continue token expired between two pages
 PATIENCE = 30.0  # seconds during which a request is tried again
 IN_FLIGHT = 32  # requests at once; API servers grant one client far fewer than the 400 they take in all
-WATCH_BACK_OFF = 30.0  # longest wait, in seconds, before a broken watch is tried again
-QUICK_END = 1.0  # a watch that the server ends sooner than this, in seconds, is not opened again at once
 APPLY = "application/apply-patch+yaml"  # JSON is YAML
 MERGE = "application/merge-patch+json"
 
@@ -115,69 +110,16 @@ class KubeClient:
                 return ObjectList(tuple(items), str(metadata.get("resourceVersion", "")))
             params = {**params, "continue": metadata["continue"]}
 
-    async def watch(
+    def watch(
         self, kind: Kind, namespace: str = "", *, labels: str = "", fields: str = ""
     ) -> AsyncGenerator[WatchEvent, None]:
-        """The state of the selected objects and every change of it, for ever.
+        """The state of the selected objects and every change of it, for ever; see `follow`.
 
         First comes `Replaced`, and again whenever the server can't tell what happened since. Breaks are mended
         silently: no change is lost, and a state may be told twice. Ends only with an exception, when the server
-        refuses (`Forbidden`, or `NotFound` for a kind without CRD): at the start at once, later when it has refused
-        for *patience* seconds, because a restarting API server refuses for a moment what it allows afterwards.
+        refuses (`Forbidden`, or `NotFound` for a kind without CRD).
         """
-        about = f"watch {urls.called(kind, namespace)}"
-        path, selection = urls.collection(kind, namespace), urls.selection(labels, fields)
-        back_off = BackOff(longest=WATCH_BACK_OFF)
-        reader: EventReader | None = None
-        served = False
-        refused_at: float | None = None
-        while True:
-            try:
-                if reader is None:
-                    listed = await self.list(kind, namespace, labels=labels, fields=fields)
-                    reader = EventReader(listed.resource_version, self._session.at(about))
-                    served, refused_at = True, None
-                    yield Replaced(listed.items)
-                reader.restart()
-                opened = time.monotonic()
-                params = {**selection, "resourceVersion": reader.resource_version}
-                async with aclosing(self._session.stream(path, about, params=params)) as chunks:
-                    async for chunk in chunks:
-                        for event in reader.feed(chunk):
-                            yield event
-                        back_off.reset()
-                        refused_at = None
-                wait = 0.0 if time.monotonic() - opened > QUICK_END else back_off.wait()
-            except Gone:
-                reader = None
-                wait = back_off.wait()
-            except Unavailable as error:
-                if any(cause.reason == "ResourceVersionTooLarge" for cause in error.causes):
-                    reader = None  # the server was restored from a backup older than what we saw
-                wait = back_off.wait(error.retry_after)
-                self._interrupted(kind, error, wait)
-            except Broken as error:
-                wait = back_off.wait()
-                self._interrupted(kind, error, wait)
-            except KubeError as error:
-                refused_at = refused_at or time.monotonic()
-                if not served or time.monotonic() - refused_at > self._session.patience:
-                    raise
-                reader = None
-                wait = back_off.wait(error.retry_after)
-                self._interrupted(kind, error, wait)
-            await asyncio.sleep(wait)
-
-    def _interrupted(self, kind: Kind, error: Exception, wait: float) -> None:
-        import structlog  # 0.3 s, which a command that only asks need not spend
-
-        structlog.get_logger("isthmus.kube").warning(
-            "watch interrupted",
-            cluster=self.connection.name,
-            kind=kind.kind,
-            error=str(error),
-            wait_seconds=round(wait, 2),
-        )
+        return follow(self._session, self.list, kind, namespace, labels=labels, fields=fields)
 
     async def create(self, kind: Kind, manifest: Manifest) -> Manifest:
         """Create the object. Raises `AlreadyExists`.

@@ -6,6 +6,7 @@ files, relative paths, proxies, tls-server-name, exec plug-ins of ``v1`` with ce
 
 from __future__ import annotations
 
+import base64
 import os
 import ssl
 from collections.abc import Mapping
@@ -141,16 +142,19 @@ def connect(name: str, namespace: str, cluster: dict[str, Any], user: dict[str, 
     server = str(cluster.get("server") or "")
     if urlsplit(server).scheme not in ("http", "https"):
         raise KubeconfigError(f"{at}: cluster of context {name!r}: server {server!r} is not an http(s) address")
+    cluster, user = _inline_wins(cluster), _inline_wins(user)
+    for key, value in {**cluster, **user}.items():
+        if fault := _fault(key, value):
+            raise KubeconfigError(f"{at}: context {name!r}: {fault}")
     try:
         plugin = user.pop("exec", None)
-        who = msgspec.convert(_inline_wins(user), models.User)
-        where = msgspec.convert(_inline_wins(cluster), models.Cluster)
+        who = msgspec.convert(user, models.User)
+        where = msgspec.convert(cluster, models.Cluster)
         tls = client_adapter.verify_cluster(where, who, lambda path: path, trust_env=True)
         auth = client_adapter.user_auth(who)
     except (ConfigError, msgspec.ValidationError, ValueError, OSError) as error:
-        # OSError covers ssl.SSLError: a file that is missing, or is no certificate or key.
-        path = f" {error.filename}:" if isinstance(error, OSError) and error.filename else ""
-        raise KubeconfigError(f"{at}: context {name!r}:{path} {_text(error)}") from error
+        # OSError covers ssl.SSLError: what should be a certificate or key is none.
+        raise KubeconfigError(f"{at}: context {name!r}: {error}") from error
     if where.insecure:
         tls.check_hostname = False
         tls.verify_mode = ssl.CERT_NONE
@@ -174,8 +178,18 @@ def _inline_wins(entry: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in entry.items() if value is not None and not entry.get(f"{key}-data")}
 
 
-def _text(error: BaseException) -> str:
-    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+def _fault(key: str, value: Any) -> str:
+    """What is wrong with an entry that leads to a file or holds one, as far as OpenSSL would not say it better."""
+    if not value or not isinstance(value, str):
+        return ""
+    if key in PATHS and not Path(value).is_file():
+        return f"{key} {value}: no such file"
+    if key.removesuffix("-data") in PATHS and key not in PATHS:
+        try:
+            base64.b64decode(value)
+        except ValueError as error:
+            return f"{key} is not base64: {error}"
+    return ""
 
 
 def environment_proxy(server: str) -> str | None:

@@ -129,7 +129,10 @@ class Session:
         return answer
 
     async def stream(self, path: str, about: str, *, params: dict[str, str]) -> AsyncGenerator[bytes, None]:
-        """The bytes of one watch. Ends when the server ends it; `Unavailable` when the connection breaks."""
+        """The bytes of one watch, first none at all: it is open. Ends when the server ends it.
+
+        Raises `Unavailable` when the connection breaks.
+        """
         seconds = random.randint(*WATCH_SECONDS)
         params = {**params, "watch": "true", "allowWatchBookmarks": "true", "timeoutSeconds": str(seconds)}
         timeout = {"connect": CONNECT_SECONDS, "read": seconds + ANSWER_SECONDS, "write": ANSWER_SECONDS, "pool": None}
@@ -139,6 +142,7 @@ class Session:
             ) as response:
                 if response.status_code != 200:
                     raise self._refusal(response, await response.aread(), about)
+                yield b""
                 async for chunk in response.aiter_raw():
                     yield chunk
         except self._transport_error as error:
