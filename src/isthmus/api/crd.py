@@ -27,7 +27,7 @@ SCALARS: dict[str, Manifest] = {
     "upper": {"type": "string"},
     "duration": {"type": "string"},
     "timestamp": {"type": "string", "format": "date-time"},
-    "bytes": {"type": "string", "format": "binary"},
+    "bytes": {"type": "string", "format": "byte"},  # the reference says binary, which Kubernetes does not know
     "bool": {"type": "boolean"},
     "uint32": {"type": "integer", "minimum": 0, "maximum": 2**32 - 1},
     "int32": {"type": "integer", "format": "int32"},
@@ -78,7 +78,7 @@ def _digest(spec: Manifest) -> str:
 def _root(cls: type[Resource]) -> Manifest:
     docs = attribute_docs(cls)
     parts = (field for field in fields_of(cls) if field.name != "metadata")  # every object has it: not ours to describe
-    properties = {f.name: {**_schema(f.shape), "description": plain(docs[f.attribute])} for f in parts}
+    properties = {field.name: _described(field.shape, plain(docs[field.attribute])) for field in parts}
     return {"type": "object", "description": plain(summary(cls)), "properties": properties}
 
 
@@ -105,25 +105,31 @@ def _message(cls: type[ApiStruct]) -> Manifest:
     arms = {name for group in oneofs for name in group}
     properties = {f.name: _property(f, plain(docs[f.attribute]), f.name in arms) for f in fields_of(cls)}
     for row in spellings_of(cls).values():
-        properties[row.old] = {**_other(cls, row), "description": f"Another spelling of `{row.new}`."}
+        properties[row.old] = _other(cls, row)
     return {"type": "object", "properties": properties, **_exclusive(oneofs)}
 
 
+def _described(shape: Shape, description: str) -> Manifest:
+    schema = _schema(shape)
+    return {"type": schema["type"], "description": description, **schema}
+
+
 def _property(field: Field, description: str, in_oneof: bool) -> Manifest:
-    schema = {**_schema(field.shape), "description": description}
+    schema = _described(field.shape, description)
     wrapped = field.optional and not in_oneof and isinstance(field.shape, Scalar)
     return {**schema, "nullable": True} if wrapped else schema
 
 
 def _other(cls: type[ApiStruct], row: Spelling) -> Manifest:
     """Schema of another spelling: that of today's field, unless its values changed too."""
+    description = f"Another spelling of `{row.new}`."
     if row.values:
-        return {"type": "boolean"}
+        return {"type": "boolean", "description": description}
     shape: Shape = Message(cls)
     for name in row.new.split("."):
         assert isinstance(shape, Message)
         shape = next(field.shape for field in fields_of(shape.cls) if field.name == name)
-    return _schema(shape)
+    return _described(shape, description)
 
 
 def _exclusive(oneofs: tuple[tuple[str, ...], ...]) -> Manifest:
