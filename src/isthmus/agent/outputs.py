@@ -1,0 +1,263 @@
+"""What the cluster shall have, what it has, and what follows. No I/O.
+
+| desired | on the cluster             | follows                                            |
+|---------|----------------------------|----------------------------------------------------|
+| yes     | unknown                    | nothing yet                                        |
+| yes     | nothing                    | write                                              |
+| yes     | ours, the same             | nothing                                            |
+| yes     | ours, other                | write                                              |
+| yes     | somebody else's            | report, leave alone                                |
+| no      | ours                       | prune, if the desired state is known to be complete |
+| no      | unknown, or somebody's     | nothing                                            |
+
+"Ours" is what carries the labels of `ownership`; "unknown" lasts until the watch of that kind has delivered everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import msgspec
+import orjson
+
+from isthmus.agent.order import prune_rank, restricts, write_rank
+from isthmus.agent.ownership import is_owned, ownership_labels, with_labels
+from isthmus.istio.kinds import OUTPUT_KINDS
+from isthmus.model.ref import Kind, ObjectKey
+from isthmus.program.content import content_digest, newer
+
+Manifest = dict[str, Any]
+Batch = list[tuple[ObjectKey, int]]
+"""Keys to look at again, with their ranks."""
+
+KINDS = {(kind.api_version, kind.kind): kind for kind in OUTPUT_KINDS}
+NOBODYS_RANK = 0
+
+
+class Write(msgspec.Struct, frozen=True):
+    """Apply *manifest*, whose content has *digest*."""
+
+    kind: Kind
+    manifest: Manifest
+    digest: bytes
+
+
+class Prune(msgspec.Struct, frozen=True):
+    """Delete the object if it still is the one that we know."""
+
+    kind: Kind
+    uid: str
+    resource_version: str
+
+
+class Blocked(msgspec.Struct, frozen=True):
+    """Nothing can be done, and why."""
+
+    reason: str
+
+
+class Desired(msgspec.Struct, frozen=True):
+    """One record from the server. *digest* is that of the content as it will be written."""
+
+    record: str
+    payload: bytes
+    kind: Kind | None
+    digest: bytes
+    rank: int
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """One object of ours on the cluster."""
+
+    uid: str
+    resource_version: str
+    digest: bytes
+    restricts: bool
+
+
+class View:
+    """What the cluster has of one kind, as the watch and the answers to our writes tell."""
+
+    def __init__(self) -> None:
+        self.known = False
+        self.refusal = ""
+        self.ours: dict[ObjectKey, Seen] = {}
+        self.others: set[ObjectKey] = set()
+
+
+class Outputs:
+    """The desired and the actual state of one cluster."""
+
+    def __init__(self, cluster: str, namespace: str) -> None:
+        self._labels = ownership_labels(cluster, namespace)
+        self._desired: dict[ObjectKey, Desired] = {}
+        self._unreadable: dict[str, bytes] = {}
+        self._complete = False
+        self._views = {kind: View() for kind in OUTPUT_KINDS}
+        self._accepted: dict[ObjectKey, tuple[bytes, bytes]] = {}
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """The kinds whose actual state is to be told to `replaced`, `changed` and `removed`."""
+        return tuple(self._views)
+
+    @property
+    def complete(self) -> bool:
+        """Whether what is desired is all that is desired."""
+        return self._complete
+
+    def records(self) -> dict[str, bytes]:
+        """Every record that the server sent, by its key."""
+        return self._unreadable | {desired.record: desired.payload for desired in self._desired.values()}
+
+    def __len__(self) -> int:
+        """How many objects are desired."""
+        return len(self._desired)
+
+    def waiting_for(self) -> tuple[str, ...]:
+        """Kinds whose actual state is not known yet, with the reason if there is one."""
+        return tuple(
+            f"{kind.kind}: {view.refusal}" if view.refusal else kind.kind
+            for kind, view in self._views.items()
+            if not view.known
+        )
+
+    # --- what happens -----------------------------------------------------------------------------------------------
+
+    def receive(self, changes: Mapping[str, bytes | None], *, complete: bool) -> Batch:
+        """Take one generation of desired objects. What to look at again."""
+        touched: dict[ObjectKey, None] = {}
+        for record, payload in changes.items():
+            self._unreadable.pop(record, None)
+            try:
+                key = ObjectKey.parse(record)
+            except ValueError:
+                if payload is not None:
+                    self._unreadable[record] = payload
+                continue
+            touched[key] = None
+            if payload is None:
+                self._desired.pop(key, None)
+            else:
+                self._desired[key] = self._read(record, key, payload)
+        turned_complete = complete and not self._complete
+        self._complete = complete
+        if turned_complete:
+            touched.update(dict.fromkeys(key for view in self._views.values() for key in view.ours))
+        return self._batch(touched)
+
+    def replaced(self, kind: Kind, items: Iterable[Manifest]) -> Batch:
+        """Take the complete actual state of *kind*. What to look at again."""
+        view = self._views[kind]
+        view.known, view.refusal = True, ""
+        view.ours, view.others = {}, set()
+        for item in items:
+            self._see(view, key_of(kind, item), item)
+        desired = (key for key, wanted in self._desired.items() if wanted.kind == kind)
+        return self._batch(dict.fromkeys((*desired, *view.ours)))
+
+    def changed(self, kind: Kind, item: Manifest) -> Batch:
+        """Take a new state of one object, as the watch or the answer to a write tells it. What to look at again."""
+        key, view = key_of(kind, item), self._views[kind]
+        before = view.ours.get(key)
+        if before is not None and not newer(item["metadata"]["resourceVersion"], before.resource_version):
+            return []
+        self._see(view, key, item)
+        return self._batch((key,))
+
+    def removed(self, kind: Kind, item: Manifest) -> Batch:
+        """Take note that an object is gone. What to look at again."""
+        key, view = key_of(kind, item), self._views[kind]
+        before = view.ours.get(key)
+        if before is not None and newer(before.resource_version, item["metadata"]["resourceVersion"]):
+            return []  # it has been made again since, and we know that already from the answer to our write
+        view.ours.pop(key, None)
+        view.others.discard(key)
+        return self._batch((key,))
+
+    def refused(self, kind: Kind, reason: str) -> Batch:
+        """Take note that the cluster does not let us see *kind*. What to look at again."""
+        view = self._views[kind]
+        if view.known or view.refusal == reason:
+            return []
+        view.refusal = reason
+        return [(key, desired.rank) for key, desired in self._desired.items() if desired.kind == kind]
+
+    def wrote(self, key: ObjectKey, write: Write, answer: Manifest) -> None:
+        """Take the answer to a write.
+
+        What others added to the object stays there; it counts as written from now on, until it changes again.
+        """
+        self.changed(write.kind, answer)
+        self._accepted[key] = (write.digest, content_digest(answer))
+
+    # --- what follows -----------------------------------------------------------------------------------------------
+
+    def decide(self, key: ObjectKey) -> Write | Prune | Blocked | None:
+        """What to do about *key*, by the table above."""
+        desired = self._desired.get(key)
+        if desired is None:
+            return self._decide_unwanted(key)
+        if desired.kind is None:
+            return Blocked("the record of the management plane is not an object that agents write")
+        view = self._views[desired.kind]
+        if not view.known:
+            return Blocked(view.refusal) if view.refusal else None
+        if key in view.others:
+            return Blocked("an object of this name exists that the management plane did not make; it is left alone")
+        seen = view.ours.get(key)
+        if seen is not None and (
+            seen.digest == desired.digest or self._accepted.get(key) == (desired.digest, seen.digest)
+        ):
+            return None
+        manifest = with_labels(orjson.loads(desired.payload), self._labels)
+        return Write(desired.kind, manifest, desired.digest)
+
+    def _decide_unwanted(self, key: ObjectKey) -> Prune | None:
+        self._accepted.pop(key, None)
+        kind = KINDS.get((key.api_version, key.kind))
+        seen = self._views[kind].ours.get(key) if kind is not None else None
+        if kind is None or seen is None or not self._complete:
+            return None
+        return Prune(kind, seen.uid, seen.resource_version)
+
+    def _read(self, record: str, key: ObjectKey, payload: bytes) -> Desired:
+        kind = KINDS.get((key.api_version, key.kind))
+        if kind is not None:
+            try:
+                manifest = orjson.loads(payload)
+                if key_of(kind, manifest) == key:
+                    rank = write_rank(kind, restricts=restricts(manifest))
+                    return Desired(record, payload, kind, content_digest(with_labels(manifest, self._labels)), rank)
+            except (ValueError, TypeError, KeyError, AttributeError):
+                pass
+        return Desired(record, payload, None, b"", NOBODYS_RANK)
+
+    def _see(self, view: View, key: ObjectKey, item: Manifest) -> None:
+        if not is_owned(item, self._labels):
+            view.ours.pop(key, None)
+            view.others.add(key)
+            return
+        metadata = item["metadata"]
+        view.others.discard(key)
+        view.ours[key] = Seen(
+            metadata.get("uid", ""), metadata["resourceVersion"], content_digest(item), restricts(item)
+        )
+
+    def _batch(self, keys: Iterable[ObjectKey]) -> Batch:
+        return list(self._ranked(keys))
+
+    def _ranked(self, keys: Iterable[ObjectKey]) -> Iterator[tuple[ObjectKey, int]]:
+        for key in keys:
+            if (desired := self._desired.get(key)) is not None:
+                yield key, desired.rank
+            elif (kind := KINDS.get((key.api_version, key.kind))) is not None:
+                seen = self._views[kind].ours.get(key)
+                yield key, prune_rank(kind, restricts=seen is not None and seen.restricts)
+
+
+def key_of(kind: Kind, manifest: Manifest) -> ObjectKey:
+    """The identity of *manifest*, of which *kind* is known."""
+    metadata = manifest["metadata"]
+    return ObjectKey(kind.api_version, kind.kind, metadata.get("namespace", ""), metadata["name"])
