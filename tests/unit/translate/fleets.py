@@ -1,0 +1,107 @@
+"""Small fleets for the tests of translation, built of the API types."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from isthmus.api.base import ObjectMeta
+from isthmus.api.common import ClusterObjectRef, ObjectRef
+from isthmus.api.discovery import (
+    Destination,
+    DestinationSpec,
+    Endpoint,
+    EndpointPort,
+    EndpointSubset,
+    ExternalAddress,
+    IstioMesh,
+    KubeService,
+    Mesh,
+    MeshInstallation,
+    MeshSpec,
+    ServicePort,
+    ServiceType,
+)
+from isthmus.api.virtual_mesh import Federation, VirtualMesh, VirtualMeshSpec
+
+EVERYTHING = Federation()
+HTTP = ServicePort(port=9080, name="http", protocol="TCP", target_port_number=9080)
+TLS = ServicePort(port=15443, name="tls", protocol="TCP", node_port=31443, target_port_number=15443)
+
+
+def meta(name: str, **more: object) -> ObjectMeta:
+    """Metadata of a management object."""
+    return ObjectMeta(name=name, namespace="gloo-mesh", **more)  # type: ignore[arg-type]
+
+
+def mesh_ref(cluster: str) -> ObjectRef:
+    """The mesh of *cluster*."""
+    return ObjectRef(name=f"istiod-istio-system-{cluster}", namespace="gloo-mesh")
+
+
+def mesh(cluster: str, *, dns: bool = True, root: str = "istio-system") -> Mesh:
+    """An Istio mesh on *cluster*."""
+    installation = MeshInstallation(namespace=root, cluster=cluster)
+    istio = IstioMesh(installation=installation, trust_domain=cluster, smart_dns_proxying_enabled=dns)
+    return Mesh(metadata=meta(mesh_ref(cluster).name), spec=MeshSpec(istio=istio))
+
+
+def service(
+    cluster: str,
+    name: str,
+    *,
+    namespace: str = "default",
+    pods: Mapping[str, int] | None = None,
+    ports: tuple[ServicePort, ...] = (HTTP,),
+    labels: dict[str, str] | None = None,
+    selector: dict[str, str] | None = None,
+    type: ServiceType = ServiceType.CLUSTER_IP,
+    addresses: tuple[ExternalAddress, ...] = (),
+    object_name: str | None = None,
+    annotations: dict[str, str] | None = None,
+) -> Destination:
+    """A Service with *pods* ready pods by version."""
+    endpoints = tuple(
+        Endpoint(ip_address=f"10.0.{number}.{i + 1}", labels={"app": name, "version": version})
+        for number, (version, count) in enumerate(sorted((pods or {"v1": 1}).items()))
+        for i in range(count)
+    )
+    targets = tuple(EndpointPort(port=port.port, name=port.name, protocol=port.protocol) for port in ports)
+    return Destination(
+        metadata=meta(object_name or f"{name}-{namespace}-{cluster}", annotations=annotations or {}),
+        spec=DestinationSpec(
+            mesh=mesh_ref(cluster),
+            kube_service=KubeService(
+                ref=ClusterObjectRef(name=name, namespace=namespace, cluster_name=cluster),
+                labels={"app": name} if labels is None else labels,
+                workload_selector_labels={"app": name} if selector is None else selector,
+                ports=ports,
+                service_type=type,
+                external_addresses=addresses,
+                endpoint_subsets=(EndpointSubset(endpoints=endpoints, ports=targets),) if endpoints else (),
+            ),
+        ),
+    )
+
+
+def gateway(cluster: str, address: str | None = "203.0.113.1", **more: object) -> Destination:
+    """The ingress gateway of *cluster*, without an external address if that is None."""
+    return service(
+        cluster,
+        "istio-ingressgateway",
+        namespace="istio-system",
+        selector={"istio": "ingressgateway"},
+        ports=(TLS,),
+        type=ServiceType.LOAD_BALANCER,
+        addresses=(ExternalAddress(ip=address),) if address else (),
+        **more,  # type: ignore[arg-type]
+    )
+
+
+def virtual_mesh(
+    *clusters: str, name: str = "virtual-mesh", federation: Federation | None = EVERYTHING, created: str | None = None
+) -> VirtualMesh:
+    """A virtual mesh of the meshes of *clusters*."""
+    return VirtualMesh(
+        metadata=meta(name, creation_timestamp=created, generation=1),
+        spec=VirtualMeshSpec(meshes=tuple(mesh_ref(cluster) for cluster in clusters), federation=federation),
+    )
