@@ -13,7 +13,7 @@ MAX_LISTED_ENDPOINTS = 1000
 """Endpoints that a Destination lists at most, as many as Kubernetes' own Endpoints object."""
 
 OVER_CAPACITY = "endpoints.kubernetes.io/over-capacity"
-"""Annotation that is ``truncated`` where endpoints are left out. Kubernetes marks its Endpoints objects the same way."""
+"""Annotation that is ``truncated`` where endpoints are left out, as on Kubernetes' own Endpoints objects."""
 
 READY_ENDPOINTS = "isthmus.dev/ready-endpoints"
 """Annotation with the count of all ready endpoints by labels, only where endpoints are left out."""
@@ -41,7 +41,9 @@ def ready_endpoints(destination: Destination) -> dict[Labels, int]:
     written = destination.metadata.annotations.get(READY_ENDPOINTS)
     if written is not None:
         try:
-            return {tuple(sorted(row.labels.items())): row.ready for row in msgspec.json.decode(written, type=list[_Count])}
+            return {
+                tuple(sorted(row.labels.items())): row.ready for row in msgspec.json.decode(written, type=list[_Count])
+            }
         except msgspec.MsgspecError:
             pass  # somebody else wrote it; what is listed still tells the shares
     counts: dict[Labels, int] = {}
@@ -51,5 +53,3 @@ def ready_endpoints(destination: Destination) -> dict[Labels, int]:
             labels = tuple(sorted(endpoint.labels.items()))
             counts[labels] = counts.get(labels, 0) + 1
     return counts
-
-

@@ -182,6 +182,10 @@ class Index(Collection[K2, tuple[tuple[K, V], ...]], Generic[K2, K, V]):
     def __len__(self) -> int:
         return len(self._members)
 
+    def size(self, key: K2) -> int:
+        """How many members group *key* has; not tracked, so only for choosing between ways to one result."""
+        return len(self._members.get(key, ()))
+
     def _row(self, key: K2) -> tuple[tuple[K, V], ...] | None:
         # _rows is only a cache here: filled when a group is read, emptied when it changes.
         row = self._rows.get(key)
