@@ -1,0 +1,88 @@
+"""What the two programs may do on their clusters, derived from the tables of kinds.
+
+A row says who touches which kinds with which verbs; the manifests follow. No wildcard, and no right to bind roles.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from isthmus.api.kinds import CERTIFICATES, DISCOVERED, POLICIES, REGISTRATION
+from isthmus.istio import kinds as istio
+from isthmus.model import kinds
+from isthmus.model.ref import Kind
+
+Manifest = dict[str, Any]
+
+READ = ("get", "list", "watch")
+WRITE = ("create", "delete", "patch")  # patch is also server-side apply
+REPORT = ("patch",)
+
+
+class Grant(msgspec.Struct, frozen=True):
+    """One row: *verbs* on *kinds*, or on their *subresource*."""
+
+    kinds: tuple[Kind, ...]
+    verbs: tuple[str, ...]
+    subresource: str = ""
+
+
+def _kinds_of(types: Iterable[type]) -> tuple[Kind, ...]:
+    return tuple(t.KIND for t in types)  # type: ignore[attr-defined]
+
+
+OWN_ON_MANAGEMENT = _kinds_of((*POLICIES, *DISCOVERED, *REGISTRATION))
+
+SERVER_GRANTS = (
+    Grant(OWN_ON_MANAGEMENT, READ),
+    Grant(OWN_ON_MANAGEMENT, REPORT, "status"),
+    Grant(_kinds_of(DISCOVERED), WRITE),
+)
+"""On the whole management cluster: users may keep policies in any namespace."""
+
+SERVER_OWN_GRANTS = (Grant((kinds.SECRET,), READ),)
+"""In the management plane's namespace."""
+
+DISCOVERY_INPUTS = (
+    kinds.CONFIG_MAP,
+    kinds.SERVICE,
+    kinds.POD,
+    kinds.ENDPOINT_SLICE,
+    kinds.NODE,
+    kinds.NAMESPACE,
+    kinds.DEPLOYMENT,
+    kinds.REPLICA_SET,
+    kinds.DAEMON_SET,
+    kinds.STATEFUL_SET,
+    kinds.MUTATING_WEBHOOK_CONFIGURATION,
+)
+"""What discovery reads. A test compares this with discovery's own table; parts of the core do not see each other."""
+
+AGENT_GRANTS = (
+    Grant(DISCOVERY_INPUTS, READ),
+    Grant(istio.ISTIO_KINDS, READ),
+    Grant(istio.OUTPUT_KINDS, WRITE),
+    Grant(_kinds_of(CERTIFICATES), (*READ, *WRITE)),
+    Grant(_kinds_of(CERTIFICATES), REPORT, "status"),
+)
+"""On the whole managed cluster."""
+
+AGENT_OWN_GRANTS = (Grant((kinds.SECRET,), ("get", *WRITE)),)
+"""In the namespaces of the agent's own secrets."""
+
+
+def rules(grants: Iterable[Grant]) -> list[Manifest]:
+    """The RBAC rules that *grants* amount to: one per API group and set of verbs, sorted."""
+    resources: dict[tuple[str, tuple[str, ...]], set[str]] = defaultdict(set)
+    for grant in grants:
+        for kind in grant.kinds:
+            name = f"{kind.plural}/{grant.subresource}" if grant.subresource else kind.plural
+            resources[kind.group, tuple(sorted(grant.verbs))].add(name)
+    return [
+        {"apiGroups": [group], "resources": sorted(names), "verbs": list(verbs)}
+        for (group, verbs), names in sorted(resources.items())
+    ]
