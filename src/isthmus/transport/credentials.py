@@ -40,7 +40,10 @@ class CredentialStore(Protocol):
         ...
 
     async def save_pending(self, key: bytes) -> None:
-        """Keep the private key (PEM) before its certificate is asked for: an answer that got lost is asked for again."""
+        """Keep the private key (PEM) whose certificate is about to be asked for.
+
+        With it an answer that got lost can be asked for again.
+        """
         ...
 
     async def save(self, identity: ClientIdentity) -> None:

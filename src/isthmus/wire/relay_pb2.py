@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18isthmus/wire/relay.proto\x12\x10isthmus.relay.v1\";\n\x0cIssueRequest\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12\r\n\x05token\x18\x02 \x01(\t\x12\x0b\n\x03\x63sr\x18\x03 \x01(\x0c\"\x1b\n\x0cRenewRequest\x12\x0b\n\x03\x63sr\x18\x01 \x01(\x0c\"*\n\rIssueResponse\x12\r\n\x05\x63hain\x18\x01 \x01(\x0c\x12\n\n\x02\x63\x61\x18\x02 \x01(\x0c\"2\n\x08ToServer\x12&\n\x05\x66rame\x18\x01 \x01(\x0b\x32\x17.isthmus.relay.v1.Frame\"1\n\x07ToAgent\x12&\n\x05\x66rame\x18\x01 \x01(\x0b\x32\x17.isthmus.relay.v1.Frame\"\x89\x03\n\x05\x46rame\x12(\n\x05hello\x18\x01 \x01(\x0b\x32\x17.isthmus.relay.v1.HelloH\x00\x12(\n\x05offer\x18\x02 \x01(\x0b\x32\x17.isthmus.relay.v1.OfferH\x00\x12(\n\x05table\x18\x03 \x01(\x0b\x32\x17.isthmus.relay.v1.TableH\x00\x12&\n\x04part\x18\x04 \x01(\x0b\x32\x16.isthmus.relay.v1.PartH\x00\x12,\n\x07\x63hanges\x18\x05 \x01(\x0b\x32\x19.isthmus.relay.v1.ChangesH\x00\x12,\n\x07\x63ompare\x18\x06 \x01(\x0b\x32\x19.isthmus.relay.v1.CompareH\x00\x12&\n\x04want\x18\x07 \x01(\x0b\x32\x16.isthmus.relay.v1.WantH\x00\x12$\n\x03\x61\x63k\x18\x08 \x01(\x0b\x32\x15.isthmus.relay.v1.AckH\x00\x12*\n\x06resync\x18\t \x01(\x0b\x32\x18.isthmus.relay.v1.ResyncH\x00\x42\x04\n\x02of\";\n\x05Hello\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x0f\n\x07\x63luster\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\"\'\n\x05Offer\x12\x0c\n\x04root\x18\x01 \x01(\x0c\x12\x10\n\x08\x63omplete\x18\x02 \x01(\x08\"(\n\x07\x43ompare\x12\x0c\n\x04\x62its\x18\x01 \x01(\r\x12\x0f\n\x07\x62uckets\x18\x02 \x01(\x0c\"9\n\x05Table\x12\x11\n\tdiffering\x18\x01 \x01(\x0c\x12\x0f\n\x07\x64igests\x18\x02 \x01(\x0c\x12\x0c\n\x04last\x18\x03 \x01(\x08\"6\n\x04Want\x12\x0f\n\x07missing\x18\x01 \x01(\x0c\x12\x0f\n\x07surplus\x18\x02 \x01(\x0c\x12\x0c\n\x04last\x18\x03 \x01(\x08\"\x8b\x01\n\x07\x43hanges\x12)\n\x07records\x18\x01 \x03(\x0b\x32\x18.isthmus.relay.v1.Record\x12\x0f\n\x07removed\x18\x02 \x03(\t\x12\x11\n\tconfirmed\x18\x03 \x01(\x0c\x12\x0b\n\x03\x65nd\x18\x04 \x01(\x08\x12\x12\n\ngeneration\x18\x06 \x01(\x04\x12\x10\n\x08\x63omplete\x18\x05 \x01(\x08\"6\n\x06Record\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\x0c\x12\x0f\n\x07payload\x18\x03 \x01(\x0c\"A\n\x04Part\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\x0c\x12\r\n\x05total\x18\x03 \x01(\x04\x12\r\n\x05slice\x18\x04 \x01(\x0c\"%\n\x03\x41\x63k\x12\r\n\x05taken\x18\x01 \x01(\x04\x12\x0f\n\x07\x61pplied\x18\x02 \x01(\x04\"\x18\n\x06Resync\x12\x0e\n\x06reason\x18\x01 \x01(\t2M\n\x05Relay\x12\x44\n\x07\x43onnect\x12\x1a.isthmus.relay.v1.ToServer\x1a\x19.isthmus.relay.v1.ToAgent(\x01\x30\x01\x32\x9e\x01\n\x08Identity\x12H\n\x05Issue\x12\x1e.isthmus.relay.v1.IssueRequest\x1a\x1f.isthmus.relay.v1.IssueResponse\x12H\n\x05Renew\x12\x1e.isthmus.relay.v1.RenewRequest\x1a\x1f.isthmus.relay.v1.IssueResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18isthmus/wire/relay.proto\x12\x10isthmus.relay.v1\";\n\x0cIssueRequest\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12\r\n\x05token\x18\x02 \x01(\t\x12\x0b\n\x03\x63sr\x18\x03 \x01(\x0c\"\x1b\n\x0cRenewRequest\x12\x0b\n\x03\x63sr\x18\x01 \x01(\x0c\"*\n\rIssueResponse\x12\r\n\x05\x63hain\x18\x01 \x01(\x0c\x12\n\n\x02\x63\x61\x18\x02 \x01(\x0c\"2\n\x08ToServer\x12&\n\x05\x66rame\x18\x01 \x01(\x0b\x32\x17.isthmus.relay.v1.Frame\"1\n\x07ToAgent\x12&\n\x05\x66rame\x18\x01 \x01(\x0b\x32\x17.isthmus.relay.v1.Frame\"\xb1\x03\n\x05\x46rame\x12(\n\x05hello\x18\x01 \x01(\x0b\x32\x17.isthmus.relay.v1.HelloH\x00\x12(\n\x05offer\x18\x02 \x01(\x0b\x32\x17.isthmus.relay.v1.OfferH\x00\x12(\n\x05table\x18\x03 \x01(\x0b\x32\x17.isthmus.relay.v1.TableH\x00\x12&\n\x04part\x18\x04 \x01(\x0b\x32\x16.isthmus.relay.v1.PartH\x00\x12,\n\x07\x63hanges\x18\x05 \x01(\x0b\x32\x19.isthmus.relay.v1.ChangesH\x00\x12,\n\x07\x63ompare\x18\x06 \x01(\x0b\x32\x19.isthmus.relay.v1.CompareH\x00\x12&\n\x04want\x18\x07 \x01(\x0b\x32\x16.isthmus.relay.v1.WantH\x00\x12$\n\x03\x61\x63k\x18\x08 \x01(\x0b\x32\x15.isthmus.relay.v1.AckH\x00\x12*\n\x06resync\x18\t \x01(\x0b\x32\x18.isthmus.relay.v1.ResyncH\x00\x12&\n\x04\x62\x65\x61t\x18\n \x01(\x0b\x32\x16.isthmus.relay.v1.BeatH\x00\x42\x04\n\x02of\";\n\x05Hello\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x0f\n\x07\x63luster\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\"\'\n\x05Offer\x12\x0c\n\x04root\x18\x01 \x01(\x0c\x12\x10\n\x08\x63omplete\x18\x02 \x01(\x08\"(\n\x07\x43ompare\x12\x0c\n\x04\x62its\x18\x01 \x01(\r\x12\x0f\n\x07\x62uckets\x18\x02 \x01(\x0c\"9\n\x05Table\x12\x11\n\tdiffering\x18\x01 \x01(\x0c\x12\x0f\n\x07\x64igests\x18\x02 \x01(\x0c\x12\x0c\n\x04last\x18\x03 \x01(\x08\"6\n\x04Want\x12\x0f\n\x07missing\x18\x01 \x01(\x0c\x12\x0f\n\x07surplus\x18\x02 \x01(\x0c\x12\x0c\n\x04last\x18\x03 \x01(\x08\"\x8b\x01\n\x07\x43hanges\x12)\n\x07records\x18\x01 \x03(\x0b\x32\x18.isthmus.relay.v1.Record\x12\x0f\n\x07removed\x18\x02 \x03(\t\x12\x11\n\tconfirmed\x18\x03 \x01(\x0c\x12\x0b\n\x03\x65nd\x18\x04 \x01(\x08\x12\x12\n\ngeneration\x18\x06 \x01(\x04\x12\x10\n\x08\x63omplete\x18\x05 \x01(\x08\"6\n\x06Record\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\x0c\x12\x0f\n\x07payload\x18\x03 \x01(\x0c\"A\n\x04Part\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\x0c\x12\r\n\x05total\x18\x03 \x01(\x04\x12\r\n\x05slice\x18\x04 \x01(\x0c\"%\n\x03\x41\x63k\x12\r\n\x05taken\x18\x01 \x01(\x04\x12\x0f\n\x07\x61pplied\x18\x02 \x01(\x04\"\x06\n\x04\x42\x65\x61t\"\x18\n\x06Resync\x12\x0e\n\x06reason\x18\x01 \x01(\t2M\n\x05Relay\x12\x44\n\x07\x43onnect\x12\x1a.isthmus.relay.v1.ToServer\x1a\x19.isthmus.relay.v1.ToAgent(\x01\x30\x01\x32\x9e\x01\n\x08Identity\x12H\n\x05Issue\x12\x1e.isthmus.relay.v1.IssueRequest\x1a\x1f.isthmus.relay.v1.IssueResponse\x12H\n\x05Renew\x12\x1e.isthmus.relay.v1.RenewRequest\x1a\x1f.isthmus.relay.v1.IssueResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,29 +42,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TOAGENT']._serialized_start=232
   _globals['_TOAGENT']._serialized_end=281
   _globals['_FRAME']._serialized_start=284
-  _globals['_FRAME']._serialized_end=677
-  _globals['_HELLO']._serialized_start=679
-  _globals['_HELLO']._serialized_end=738
-  _globals['_OFFER']._serialized_start=740
-  _globals['_OFFER']._serialized_end=779
-  _globals['_COMPARE']._serialized_start=781
-  _globals['_COMPARE']._serialized_end=821
-  _globals['_TABLE']._serialized_start=823
-  _globals['_TABLE']._serialized_end=880
-  _globals['_WANT']._serialized_start=882
-  _globals['_WANT']._serialized_end=936
-  _globals['_CHANGES']._serialized_start=939
-  _globals['_CHANGES']._serialized_end=1078
-  _globals['_RECORD']._serialized_start=1080
-  _globals['_RECORD']._serialized_end=1134
-  _globals['_PART']._serialized_start=1136
-  _globals['_PART']._serialized_end=1201
-  _globals['_ACK']._serialized_start=1203
-  _globals['_ACK']._serialized_end=1240
-  _globals['_RESYNC']._serialized_start=1242
-  _globals['_RESYNC']._serialized_end=1266
-  _globals['_RELAY']._serialized_start=1268
-  _globals['_RELAY']._serialized_end=1345
-  _globals['_IDENTITY']._serialized_start=1348
-  _globals['_IDENTITY']._serialized_end=1506
+  _globals['_FRAME']._serialized_end=717
+  _globals['_HELLO']._serialized_start=719
+  _globals['_HELLO']._serialized_end=778
+  _globals['_OFFER']._serialized_start=780
+  _globals['_OFFER']._serialized_end=819
+  _globals['_COMPARE']._serialized_start=821
+  _globals['_COMPARE']._serialized_end=861
+  _globals['_TABLE']._serialized_start=863
+  _globals['_TABLE']._serialized_end=920
+  _globals['_WANT']._serialized_start=922
+  _globals['_WANT']._serialized_end=976
+  _globals['_CHANGES']._serialized_start=979
+  _globals['_CHANGES']._serialized_end=1118
+  _globals['_RECORD']._serialized_start=1120
+  _globals['_RECORD']._serialized_end=1174
+  _globals['_PART']._serialized_start=1176
+  _globals['_PART']._serialized_end=1241
+  _globals['_ACK']._serialized_start=1243
+  _globals['_ACK']._serialized_end=1280
+  _globals['_BEAT']._serialized_start=1282
+  _globals['_BEAT']._serialized_end=1288
+  _globals['_RESYNC']._serialized_start=1290
+  _globals['_RESYNC']._serialized_end=1314
+  _globals['_RELAY']._serialized_start=1316
+  _globals['_RELAY']._serialized_end=1393
+  _globals['_IDENTITY']._serialized_start=1396
+  _globals['_IDENTITY']._serialized_end=1554
 # @@protoc_insertion_point(module_scope)

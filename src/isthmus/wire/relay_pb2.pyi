@@ -43,7 +43,7 @@ class ToAgent(_message.Message):
     def __init__(self, frame: _Optional[_Union[Frame, _Mapping]] = ...) -> None: ...
 
 class Frame(_message.Message):
-    __slots__ = ("hello", "offer", "table", "part", "changes", "compare", "want", "ack", "resync")
+    __slots__ = ("hello", "offer", "table", "part", "changes", "compare", "want", "ack", "resync", "beat")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     OFFER_FIELD_NUMBER: _ClassVar[int]
     TABLE_FIELD_NUMBER: _ClassVar[int]
@@ -53,6 +53,7 @@ class Frame(_message.Message):
     WANT_FIELD_NUMBER: _ClassVar[int]
     ACK_FIELD_NUMBER: _ClassVar[int]
     RESYNC_FIELD_NUMBER: _ClassVar[int]
+    BEAT_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     offer: Offer
     table: Table
@@ -62,7 +63,8 @@ class Frame(_message.Message):
     want: Want
     ack: Ack
     resync: Resync
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., offer: _Optional[_Union[Offer, _Mapping]] = ..., table: _Optional[_Union[Table, _Mapping]] = ..., part: _Optional[_Union[Part, _Mapping]] = ..., changes: _Optional[_Union[Changes, _Mapping]] = ..., compare: _Optional[_Union[Compare, _Mapping]] = ..., want: _Optional[_Union[Want, _Mapping]] = ..., ack: _Optional[_Union[Ack, _Mapping]] = ..., resync: _Optional[_Union[Resync, _Mapping]] = ...) -> None: ...
+    beat: Beat
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., offer: _Optional[_Union[Offer, _Mapping]] = ..., table: _Optional[_Union[Table, _Mapping]] = ..., part: _Optional[_Union[Part, _Mapping]] = ..., changes: _Optional[_Union[Changes, _Mapping]] = ..., compare: _Optional[_Union[Compare, _Mapping]] = ..., want: _Optional[_Union[Want, _Mapping]] = ..., ack: _Optional[_Union[Ack, _Mapping]] = ..., resync: _Optional[_Union[Resync, _Mapping]] = ..., beat: _Optional[_Union[Beat, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
     __slots__ = ("protocol", "cluster", "version")
@@ -155,6 +157,10 @@ class Ack(_message.Message):
     taken: int
     applied: int
     def __init__(self, taken: _Optional[int] = ..., applied: _Optional[int] = ...) -> None: ...
+
+class Beat(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
 
 class Resync(_message.Message):
     __slots__ = ("reason",)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from isthmus.relay import MAX_RECORD_BYTES, Publication, RecordTooLarge
 from isthmus.relay.frames import (
-    MESSAGE_BYTES,
+    SLICE_BYTES,
     Ack,
     Changes,
     Compare,
@@ -26,6 +26,7 @@ from isthmus.relay.frames import (
 )
 from isthmus.relay.records import digest_of
 from isthmus.relay.sender import MAX_RESYNCS
+
 from .wire import End, Link, records_in
 
 SMALL_WINDOW = 200  # of a few records, so that senders often have to wait
@@ -115,7 +116,7 @@ class Story:
     st.lists(steps, max_size=60),
 )
 def test_both_ends_end_equal(held, story):
-    """Whatever is published, lost or spoilt, each end comes to hold what the other publishes, generation by generation."""
+    """Whatever is published, lost or spoilt, each end comes to hold what the other publishes, a generation at a time."""
     run = Story(held)
 
     for step in story:
@@ -152,7 +153,7 @@ def filled(count: int, size: int = 1500) -> dict[str, bytes]:
 
 
 def test_what_a_restarted_sender_publishes_again_is_not_sent_again():
-    """Records that the receiver still holds are confirmed by digest, and what is not confirmed goes once all is said."""
+    """Records that the receiver still holds are confirmed by digest; what is not confirmed goes once all is said."""
     records = filled(1000)
     left, right = End(), End(held=records)
     link = Link(left, right)
@@ -272,8 +273,8 @@ def test_a_record_larger_than_a_message_is_split():
     link.settle()
 
     assert right.held == left.published
-    assert len([frame for frame in link.frames if isinstance(frame, Part)]) == 4
-    assert all(len(frame.slice) < MESSAGE_BYTES for frame in link.frames if isinstance(frame, Part))
+    assert len([frame for frame in link.frames if isinstance(frame, Part)]) == 20
+    assert all(len(frame.slice) <= SLICE_BYTES for frame in link.frames if isinstance(frame, Part))
 
 
 def test_a_record_beyond_all_bounds_is_refused_before_anything_is_published():

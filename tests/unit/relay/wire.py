@@ -105,7 +105,9 @@ class Link:
 
     def settle(self) -> None:
         """Carry and apply until nothing moves."""
-        while any([*(self.send(n) for n in (0, 1)), *(self.deliver(n) for n in (0, 1)), *(e.apply() for e in self.ends)]):
+        while any(
+            [*(self.send(n) for n in (0, 1)), *(self.deliver(n) for n in (0, 1)), *(e.apply() for e in self.ends)]
+        ):
             pass
 
     def reconnect(self) -> None:
