@@ -116,7 +116,7 @@ class Story:
     st.lists(steps, max_size=60),
 )
 def test_both_ends_end_equal(held, story):
-    """Whatever is published, lost or spoilt, each end comes to hold what the other publishes, a generation at a time."""
+    """Whatever is published, lost or spoilt, each end comes to hold what the other publishes, by generations."""
     run = Story(held)
 
     for step in story:

@@ -105,10 +105,13 @@ class Link:
 
     def settle(self) -> None:
         """Carry and apply until nothing moves."""
-        while any(
-            [*(self.send(n) for n in (0, 1)), *(self.deliver(n) for n in (0, 1)), *(e.apply() for e in self.ends)]
-        ):
+        moves = (self.send, self.deliver, self.apply)
+        while any([move(end) for move in moves for end in (0, 1)]):
             pass
+
+    def apply(self, end: int) -> bool:
+        """Let *end* (0 or 1) apply one generation, if one has arrived."""
+        return self.ends[end].apply()
 
     def reconnect(self) -> None:
         self.cut()
