@@ -10,9 +10,11 @@ from isthmus.model.ref import Kind, ObjectKey, Ref
 
 
 class ApiStruct(
-    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel", forbid_unknown_fields=True
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel", forbid_unknown_fields=True, gc=False
 ):
     """Base of every message: camelCase on the wire, zero values omitted, unknown fields refused.
+
+    gc=False since values form no cycles: the collector has nothing to look for in a fleet of them.
 
     Source: reference, JSON encoding rules (proto3 JSON: zero values are not written).
     """

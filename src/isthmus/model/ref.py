@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 
-class Ref(msgspec.Struct, frozen=True, order=True):
+class Ref(msgspec.Struct, frozen=True, order=True, gc=False):
     """Where an object lives. *cluster* is empty for objects of the management cluster."""
 
     cluster: str
@@ -21,7 +21,7 @@ class Ref(msgspec.Struct, frozen=True, order=True):
         return f"{self.name}.{self.namespace}.{self.cluster}"
 
 
-class Kind(msgspec.Struct, frozen=True, order=True):
+class Kind(msgspec.Struct, frozen=True, order=True, gc=False):
     """A Kubernetes kind: *group* is empty for the core group, *plural* is the name in URLs."""
 
     group: str
@@ -36,7 +36,7 @@ class Kind(msgspec.Struct, frozen=True, order=True):
         return f"{self.group}/{self.version}" if self.group else self.version
 
 
-class ObjectKey(msgspec.Struct, frozen=True, order=True):
+class ObjectKey(msgspec.Struct, frozen=True, order=True, gc=False):
     """Identity of one Kubernetes object on one cluster; as text, the key of relay records."""
 
     api_version: str

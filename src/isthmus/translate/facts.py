@@ -11,7 +11,7 @@ DEFAULT_CLUSTER_DOMAIN = "cluster.local"
 OVER_CAPACITY = "endpoints.kubernetes.io/over-capacity"  # what discovery leaves on a destination whose list it cut
 
 
-class MeshFacts(msgspec.Struct, frozen=True):
+class MeshFacts(msgspec.Struct, frozen=True, gc=False):
     """An Istio mesh: where its configuration goes, and what its proxies can do."""
 
     ref: Ref
@@ -20,7 +20,7 @@ class MeshFacts(msgspec.Struct, frozen=True):
     dns_proxying: bool
 
 
-class ServiceFacts(msgspec.Struct, frozen=True):
+class ServiceFacts(msgspec.Struct, frozen=True, gc=False):
     """A Kubernetes service in a mesh, without its endpoints."""
 
     ref: Ref
@@ -34,7 +34,7 @@ class ServiceFacts(msgspec.Struct, frozen=True):
     external_addresses: tuple[str, ...]
 
 
-class EndpointFacts(msgspec.Struct, frozen=True):
+class EndpointFacts(msgspec.Struct, frozen=True, gc=False):
     """Where a service's pods answer. *complete* is false when discovery listed only some of very many."""
 
     subsets: tuple[EndpointSubset, ...]

@@ -24,21 +24,21 @@ Seniority = tuple[str, str, str]
 """Sorts objects by age: creation time (RFC 3339, so text order is time order), namespace, name."""
 
 
-class Claim(msgspec.Struct, frozen=True):
+class Claim(msgspec.Struct, frozen=True, gc=False):
     """A VirtualMesh that names a mesh."""
 
     virtual_mesh: Ref
     seniority: Seniority
 
 
-class Member(msgspec.Struct, frozen=True):
+class Member(msgspec.Struct, frozen=True, gc=False):
     """A mesh and the virtual mesh it belongs to."""
 
     virtual_mesh: Ref
     mesh: MeshFacts
 
 
-class VirtualMeshFacts(msgspec.Struct, frozen=True):
+class VirtualMeshFacts(msgspec.Struct, frozen=True, gc=False):
     """What federation reads of a VirtualMesh, apart from its selectors."""
 
     ref: Ref
@@ -52,7 +52,7 @@ class VirtualMeshFacts(msgspec.Struct, frozen=True):
     gateway_selectors: tuple[IngressGatewaySelector, ...]
 
 
-class FederationRule(msgspec.Struct, frozen=True):
+class FederationRule(msgspec.Struct, frozen=True, gc=False):
     """One alternative of a federation selector; *meshes* None means all members."""
 
     virtual_mesh: Ref

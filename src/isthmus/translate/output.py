@@ -10,14 +10,14 @@ from isthmus.istio.objects import IstioObject
 from isthmus.model.ref import Kind, ObjectKey, Ref
 
 
-class OutputKey(msgspec.Struct, frozen=True, order=True):
+class OutputKey(msgspec.Struct, frozen=True, order=True, gc=False):
     """One desired object on one cluster."""
 
     cluster: str
     object: ObjectKey
 
 
-class StatusKey(msgspec.Struct, frozen=True, order=True):
+class StatusKey(msgspec.Struct, frozen=True, order=True, gc=False):
     """One object of the management cluster that has a status."""
 
     kind: Kind
@@ -30,7 +30,7 @@ class StatusKey(msgspec.Struct, frozen=True, order=True):
         return Ref("", self.namespace, self.name)
 
 
-class Output(msgspec.Struct, frozen=True):
+class Output(msgspec.Struct, frozen=True, gc=False):
     """A desired object; *subject* is the Destination or Mesh of the virtual mesh's status that answers for it."""
 
     object: IstioObject
@@ -47,7 +47,7 @@ class Output(msgspec.Struct, frozen=True):
         return manifest
 
 
-class Translation(msgspec.Struct, frozen=True):
+class Translation(msgspec.Struct, frozen=True, gc=False):
     """What one run of the engine changed."""
 
     outputs: dict[OutputKey, Output | None]

@@ -31,7 +31,7 @@ from isthmus.translate.selectors import selects, terms_of_service
 MAX_HOSTNAME, MAX_LABEL = 253, 63  # RFC 1035; the first is also the limit of a Kubernetes object's name
 
 
-class Outcome(msgspec.Struct, frozen=True):
+class Outcome(msgspec.Struct, frozen=True, gc=False):
     """How the federation of one destination ended; no errors means accepted."""
 
     virtual_mesh: Ref
@@ -65,6 +65,10 @@ class Federation:
             "gateway candidates by mesh", candidates, lambda _, service: (service.mesh,)
         )
         self.gateways: Collection[Ref, MeshGateways] = graph.derive("east-west gateways", meshes, self._gateways)
+        # All that a destination reads of its gateways; none is absent.
+        self._entries: Collection[Ref, tuple[tuple[str, int], ...]] = graph.map(
+            "gateway entries", self.gateways, lambda _, gateways: gateways.entries or None
+        )
 
         shifts = graph.expand("subsets in traffic shifts", traffic_policies, _shifted_subsets)
         self._subsets_by_service: Index[Ref, tuple[Ref, int], tuple[Ref, dict[str, str]]] = graph.index(
@@ -178,11 +182,10 @@ class Federation:
             cluster = {objects.CLUSTER_LABEL: federated.service.service.cluster}
             endpoints = objects.pod_endpoints(federated, facts, cluster) if facts else ()
         else:
-            gateways = fetch.get(self.gateways, federated.service.mesh)
-            if gateways is None or not gateways.entries:
+            entries = fetch.get(self._entries, federated.service.mesh)
+            if entries is None:
                 return
-            shares = fetch.get(self._shares, ref) or ()
-            endpoints = objects.gateway_endpoints(federated, gateways.entries, shares)
+            endpoints = objects.gateway_endpoints(federated, entries, fetch.get(self._shares, ref) or ())
         address = fetch.get(self._addresses, federated.hostname)
         assert address is not None, federated.hostname
         wanted = fetch.get(self._wanted, ref) or ()
@@ -242,10 +245,8 @@ class Federation:
                 f"host name {federated.hostname} is longer than DNS allows ({MAX_HOSTNAME} characters, {MAX_LABEL} "
                 "between dots): shorten federation.hostnameSuffix, or leave the service out with federation.selectors"
             )
-        if not federated.flat_network:
-            gateways = fetch.get(self.gateways, federated.service.mesh)
-            if gateways is None or not gateways.entries:
-                errors.append(f"istio mesh {federated.home.ref.key} has no applied east west ingress gateways")
+        if not federated.flat_network and fetch.get(self._entries, federated.service.mesh) is None:
+            errors.append(f"istio mesh {federated.home.ref.key} has no applied east west ingress gateways")
         return Outcome(federated.virtual_mesh, tuple(errors))
 
 

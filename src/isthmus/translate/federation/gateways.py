@@ -22,7 +22,7 @@ _GATEWAY_LABEL = "istio"
 _GATEWAY_VALUES = ("ingressgateway", "eastwestgateway")  # in order of preference
 
 
-class EastWestGateway(msgspec.Struct, frozen=True):
+class EastWestGateway(msgspec.Struct, frozen=True, gc=False):
     """A gateway in use: its service, and where other meshes reach it."""
 
     destination: Ref
@@ -46,7 +46,7 @@ class EastWestGateway(msgspec.Struct, frozen=True):
         )
 
 
-class MeshGateways(msgspec.Struct, frozen=True):
+class MeshGateways(msgspec.Struct, frozen=True, gc=False):
     """The gateways of one mesh, by destination, and what is wrong with those that cannot be used."""
 
     gateways: tuple[EastWestGateway, ...] = ()

@@ -24,14 +24,14 @@ _MUTUAL_TLS = {"security.istio.io/tlsMode": "istio"}
 _ISTIO_MUTUAL = istio.ClientTls(mode="ISTIO_MUTUAL")
 
 
-class LabelShare(msgspec.Struct, frozen=True):
+class LabelShare(msgspec.Struct, frozen=True, gc=False):
     """Endpoints of a service that carry the same subset labels, and their share of its ready pods (0: no weight)."""
 
     labels: dict[str, str]
     weight: int = 0
 
 
-class Federated(msgspec.Struct, frozen=True):
+class Federated(msgspec.Struct, frozen=True, gc=False):
     """A service, the name it has on other meshes, and the meshes that know it."""
 
     service: ServiceFacts
