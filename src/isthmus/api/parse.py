@@ -55,9 +55,8 @@ def examine(manifest: Manifest, source: str = "") -> tuple[Resource | ParseFailu
         return _failure(manifest, source, [cls]), ()
     body = {key: value for key, value in manifest.items() if key not in ("apiVersion", "kind")}
     walk = _Walk()
-    try:
-        resource = msgspec.convert(body, cls)
-    except (msgspec.ValidationError, OverflowError):
+    resource = _at_once(cls, body)
+    if resource is None:
         normal = walk.resource(cls, body)
         if walk.problems:
             return _failure(manifest, source, walk.problems), tuple(walk.warnings)
@@ -66,6 +65,16 @@ def examine(manifest: Manifest, source: str = "") -> tuple[Resource | ParseFailu
     if problems:
         return _failure(manifest, source, problems), tuple(walk.warnings)
     return resource, tuple(walk.warnings)
+
+
+def _at_once(cls: type[Resource], body: Manifest) -> Resource | None:
+    """*body* if it is in the normal form, twenty times as fast as by a walk. None if a walk has to look at it."""
+    try:
+        resource = msgspec.convert(body, cls)
+    except (msgspec.ValidationError, OverflowError):
+        return None
+    # null, which a warning may be due to, and nan, which JSON has no word for; both encode as null.
+    return None if b"null" in msgspec.json.encode(body.get("spec", {})) else resource
 
 
 def _failure(manifest: Any, source: str, problems: list[Problem]) -> ParseFailure:
