@@ -55,6 +55,8 @@ class EventReader:
     def __init__(self, resource_version: str, about: str) -> None:
         self.resource_version = resource_version
         self.about = about
+        self.ended_by_error = False
+        """Whether an ERROR event came, so that resuming from here is no use."""
         self._rest = b""
 
     def restart(self) -> None:
@@ -72,6 +74,7 @@ class EventReader:
                 continue
             verb, item = self._decode(line)
             if verb == "ERROR":
+                self.ended_by_error = True
                 raise error_from_status(item, self.about)
             self.resource_version = item["metadata"]["resourceVersion"]
             if verb == "DELETED":

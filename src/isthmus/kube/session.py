@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import socket
 import ssl
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -154,12 +155,24 @@ class Session:
         return error_for(response.status_code, body, self.at(about), response.headers.get("Retry-After", ""))
 
     def _unreachable(self, error: Exception, about: str) -> Unavailable:
-        text = f"{self.at(about)}: {str(error) or type(error).__name__}"
+        causes = list(_causes(error))
+        said = next(filter(None, map(_system_text, reversed(causes))), "")
+        text = f"{self.at(about)}: {said or str(error) or type(error).__name__}"
         if self.connection.proxy:
             text += f" (through proxy {self.connection.proxy_host})"
-        cause: BaseException | None = error
-        while cause is not None:
-            if isinstance(cause, ssl.SSLError) and "CERTIFICATE" in (cause.reason or ""):
-                return Untrusted(text)
-            cause = cause.__cause__ or cause.__context__
-        return Unavailable(text)
+        untrusted = any(isinstance(cause, ssl.SSLError) and "CERTIFICATE" in (cause.reason or "") for cause in causes)
+        return Untrusted(text) if untrusted else Unavailable(text)
+
+
+def _system_text(error: BaseException) -> str:
+    """What the system says, such as ``Connection refused``; it tells more than what is wrapped around it."""
+    if isinstance(error, ConnectionError) and error.errno:
+        return os.strerror(error.errno)  # asyncio puts "Connect call failed" into strerror
+    return error.strerror or "" if isinstance(error, OSError) else ""
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """*error*, what caused it, and so on; of several at once the first."""
+    while error is not None:
+        yield error
+        error = error.exceptions[0] if isinstance(error, BaseExceptionGroup) else error.__cause__ or error.__context__

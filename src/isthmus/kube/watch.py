@@ -33,10 +33,12 @@ async def follow(
     | what happens                                    | what follows                                         |
     |-------------------------------------------------|------------------------------------------------------|
     | the server ends the watch                       | resume from the last version seen, bookmarks counted |
-    | the connection breaks, also amid an object; 5xx | wait, resume                                         |
-    | 410, as answer or as event                      | wait, list again                                     |
-    | a refusal, before the first list                | raise                                                |
-    | a refusal later: answer or ERROR event          | wait, list again; raise after the session's patience |
+    | the connection breaks, also amid an object      | wait, resume                                         |
+    | 429 or 5xx instead of a stream                  | wait, resume                                         |
+    | ... and the server came back with an old state  | list again                                           |
+    | 410 instead of a stream, or any ERROR event     | wait, list again                                     |
+    | another refusal, before the first list          | raise                                                |
+    | another refusal, later                          | wait, list again; raise after the session's patience |
 
     The last row is patient because a restarting API server refuses for a moment what it allows afterwards, and a CRD
     may be replaced under us.
@@ -46,6 +48,7 @@ async def follow(
     back_off = BackOff(longest=LONGEST_WAIT)
     reader: EventReader | None = None
     served = False
+    broken = False
     refused_at: float | None = None
     while True:
         try:
@@ -54,6 +57,10 @@ async def follow(
                 reader = EventReader(listed.resource_version, session.at(about))
                 served = True
                 yield Replaced(listed.items)
+            elif broken and await _went_back(session, path, about, reader.resource_version):
+                reader, broken = None, False
+                continue
+            broken = False
             reader.restart()
             opened = time.monotonic()
             params = {**selection, "resourceVersion": reader.resource_version}
@@ -69,11 +76,13 @@ async def follow(
             reader = None
             wait = back_off.wait()
         except Unavailable as error:
-            if any(cause.reason == "ResourceVersionTooLarge" for cause in error.causes):
-                reader = None  # the server came back from a backup that is older than what we saw
+            broken = True
+            if reader is not None and reader.ended_by_error:
+                reader = None
             wait = back_off.wait(error.retry_after)
             _log_interruption(session, kind, error, wait)
         except Broken as error:
+            broken = True
             wait = back_off.wait()
             _log_interruption(session, kind, error, wait)
         except KubeError as error:
@@ -84,6 +93,17 @@ async def follow(
             wait = back_off.wait(error.retry_after)
             _log_interruption(session, kind, error, wait)
         await asyncio.sleep(wait)
+
+
+async def _went_back(session: Session, path: str, about: str, seen: str) -> bool:
+    """Whether the server has not reached version *seen*, which it told us before: it came back from a backup.
+
+    A kube-apiserver tells a watch from a version in its future nothing until it gets there, so changes would be lost.
+    Versions compare as numbers: https://kep.k8s.io/5504
+    """
+    page = await session.json("GET", path, about, params={"limit": "1"})
+    now = str(page["metadata"]["resourceVersion"])
+    return now.isdecimal() and seen.isdecimal() and int(now) < int(seen)
 
 
 def _log_interruption(session: Session, kind: Kind, error: Exception, wait: float) -> None:

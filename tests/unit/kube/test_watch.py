@@ -78,19 +78,25 @@ async def test_break_amid_an_object(client: KubeClient, peer: Peer, then: str) -
     peer.script = [
         listing(4, A3),
         watching(line("MODIFIED", A5), cut, then=then),
+        *([listing(6)] if then == "break" else []),
         watching(line("MODIFIED", A6), line("MODIFIED", A9)),
     ]
 
     assert await first(client, 4) == ["Replaced a@3", "Changed a@5", "Changed a@6", "Changed a@9"]
-    assert peer.requests[2].query["resourceVersion"] == "5"
+    assert peer.requests[-1].query["resourceVersion"] == "5"
 
 
 async def test_garbled_line(client: KubeClient, peer: Peer) -> None:
     """A line that is no event counts as a break."""
-    peer.script = [listing(4), watching(line("ADDED", A5), b'{"type":"ADD\n'), watching(line("MODIFIED", A6))]
+    peer.script = [
+        listing(4),
+        watching(line("ADDED", A5), b'{"type":"ADD\n'),
+        listing(6),
+        watching(line("MODIFIED", A6)),
+    ]
 
     assert await first(client, 3) == ["Replaced", "Changed a@5", "Changed a@6"]
-    assert peer.requests[2].query["resourceVersion"] == "5"
+    assert peer.requests[-1].query["resourceVersion"] == "5"
 
 
 async def test_bookmarks_move_the_resume_point(client: KubeClient, peer: Peer) -> None:
@@ -123,26 +129,40 @@ async def test_expired_as_an_answer(client: KubeClient, peer: Peer) -> None:
     assert peer.requests[3].query["resourceVersion"] == "9"
 
 
-async def test_version_the_server_has_not_reached(client: KubeClient, peer: Peer) -> None:
-    """A server restored from a backup is behind us; waiting for it to catch up would miss changes."""
-    ahead = status(504, "Timeout", "Too large resource version", causes=[{"reason": "ResourceVersionTooLarge"}])
-    peer.script = [listing(9, A9), answer(504, ahead), listing(4, A3), watching()]
+async def test_error_event_of_another_kind(client: KubeClient, peer: Peer) -> None:
+    """A watch the server itself gave up is not resumed: it might fail the same way again."""
+    failed = line("ERROR", status(500, "InternalError", "etcd event received with PrevKv=nil"))
+    peer.script = [listing(4, A3), watching(failed), listing(9, A9), watching()]
+
+    assert await first(client, 2) == ["Replaced a@3", "Replaced a@9"]
+
+
+async def test_server_restored_from_a_backup(client: KubeClient, peer: Peer) -> None:
+    """A server that is behind us after a break is read anew; waiting for it to catch up would miss changes."""
+    peer.script = [listing(9, A9), watching(then="break"), listing(4, A3), listing(4, A3), watching()]
 
     assert await first(client, 2) == ["Replaced a@9", "Replaced a@3"]
 
 
 async def test_server_errors_do_not_cost_a_list(client: KubeClient, peer: Peer) -> None:
-    """5xx and 429 are waited out, then the watch goes on where it was."""
+    """5xx and 429 are waited out, then the watch goes on where it was; one object is asked for, for its version."""
+    probe = listing(4, A3, more="more")
     peer.script = [
         listing(4, A3),
         Answer(503, b"<html>"),
+        probe,
         answer(429, status(429, "TooManyRequests")),
+        probe,
         Answer(then="break"),
+        Answer(then="break"),
+        probe,
         watching(line("MODIFIED", A5)),
     ]
 
     assert await first(client, 2) == ["Replaced a@3", "Changed a@5"]
-    assert [request.query.get("resourceVersion") for request in peer.requests] == [None, "4", "4", "4", "4"]
+    watches = [request.query for request in peer.requests if "watch" in request.query]
+    assert [query["resourceVersion"] for query in watches] == ["4", "4", "4", "4"]
+    assert [request.query for request in peer.requests if "watch" not in request.query][1:] == [{"limit": "1"}] * 4
 
 
 async def test_refused_from_the_start(client: KubeClient, peer: Peer) -> None:
