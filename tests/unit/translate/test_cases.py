@@ -13,7 +13,7 @@ import yaml
 from isthmus.api.base import Resource
 from isthmus.api.parse import ParseFailure, parse
 from isthmus.translate import Engine
-from tests.conftest import CASES, Golden
+from tests.golden import CASES, Golden
 
 FEDERATION = sorted((CASES / "federation").iterdir())
 
