@@ -115,7 +115,10 @@ class ExecAuth(httpx2.Auth):
         return orjson.dumps({"apiVersion": self._plugin["apiVersion"], "kind": "ExecCredential", "spec": spec}).decode()
 
     async def _take(self, status: dict[str, Any]) -> None:
-        self._token = str(status.get("token") or "")
+        token = str(status.get("token") or "").strip()
+        if not (token.isascii() and token.isprintable()):
+            raise KubeconfigError(f"{self.at} printed a token with characters that a token can't have")
+        self._token = token
         expires = status.get("expirationTimestamp")
         self._expires = datetime.fromisoformat(expires) if expires else None
         certificate = str(status.get("clientCertificateData") or "")

@@ -140,9 +140,9 @@ def connect(name: str, namespace: str, cluster: dict[str, Any], user: dict[str, 
     from isthmus.kube.exec_plugin import ExecAuth
 
     server = str(cluster.get("server") or "")
-    if urlsplit(server).scheme not in ("http", "https"):
+    if not _is_address(server):
         raise KubeconfigError(f"{at}: cluster of context {name!r}: server {server!r} is not an http(s) address")
-    cluster, user = _inline_wins(cluster), _inline_wins(user)
+    cluster, user = _cleaned(cluster), _cleaned(user)
     for key, value in {**cluster, **user}.items():
         if fault := _fault(key, value):
             raise KubeconfigError(f"{at}: context {name!r}: {fault}")
@@ -173,15 +173,29 @@ def connect(name: str, namespace: str, cluster: dict[str, Any], user: dict[str, 
     )
 
 
-def _inline_wins(entry: dict[str, Any]) -> dict[str, Any]:
-    """*entry* without the file of what it also holds inline, as kubectl reads it."""
-    return {key: value for key, value in entry.items() if value is not None and not entry.get(f"{key}-data")}
+def _cleaned(entry: dict[str, Any]) -> dict[str, Any]:
+    """*entry* without white space around texts, and without the file of what it also holds inline, as in kubectl."""
+    return {
+        key: value.strip() if isinstance(value, str) else value
+        for key, value in entry.items()
+        if value is not None and not entry.get(f"{key}-data")
+    }
+
+
+def _is_address(server: str) -> bool:
+    try:
+        parts = urlsplit(server)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # brackets that do not match, a port that is no number
+        return False
 
 
 def _fault(key: str, value: Any) -> str:
     """What is wrong with an entry that leads to a file or holds one, as far as OpenSSL would not say it better."""
     if not value or not isinstance(value, str):
         return ""
+    if key == "token" and not (value.isascii() and value.isprintable()):
+        return "token holds characters that a token can't have"
     if key in PATHS and not Path(value).is_file():
         return f"{key} {value}: no such file"
     if key.removesuffix("-data") in PATHS and key not in PATHS:

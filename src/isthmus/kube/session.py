@@ -48,15 +48,18 @@ class Session:
         self.connection = connection
         self.patience = patience
         self._slots = asyncio.Semaphore(in_flight)
-        transport = httpx2.AsyncHTTPTransport(
-            verify=connection.tls,
-            trust_env=False,
-            limits=httpx2.Limits(
-                max_connections=None, max_keepalive_connections=KEEP_ALIVE, keepalive_expiry=KEEP_ALIVE_SECONDS
-            ),
-            proxy=connection.proxy,
-            socket_options=SOCKET_OPTIONS,
-        )
+        try:
+            transport = httpx2.AsyncHTTPTransport(
+                verify=connection.tls,
+                trust_env=False,
+                limits=httpx2.Limits(
+                    max_connections=None, max_keepalive_connections=KEEP_ALIVE, keepalive_expiry=KEEP_ALIVE_SECONDS
+                ),
+                proxy=connection.proxy,
+                socket_options=SOCKET_OPTIONS,
+            )
+        except (ValueError, ImportError, httpx2.InvalidURL) as error:  # ImportError: SOCKS without the package socksio
+            raise KubeconfigError(f"{connection}: proxy {connection.proxy_host}: {error}") from error
         if connection.exec_auth is not None:
             connection.exec_auth.on_new_certificate = transport.aclose
         self._http = httpx2.AsyncClient(
@@ -69,7 +72,7 @@ class Session:
             headers={"User-Agent": "isthmus", "Accept": JSON, "Accept-Encoding": "identity"},
         )
         self._extensions = {"sni_hostname": connection.server_name} if connection.server_name else {}
-        self._transport_error = httpx2.TransportError
+        self._http_error = httpx2.RequestError
         self._config_error = ConfigError  # from lightkube's token file
 
     async def close(self) -> None:
@@ -114,7 +117,7 @@ class Session:
         try:
             async with self._slots:
                 response = await self._http.request(method, path, extensions=self._extensions, **request)
-        except self._transport_error as error:
+        except self._http_error as error:
             raise self._unreachable(error, about) from error
         except self._config_error as error:
             raise KubeconfigError(f"{self.at(about)}: {error}") from error
@@ -146,7 +149,7 @@ class Session:
                 yield b""
                 async for chunk in response.aiter_raw():
                     yield chunk
-        except self._transport_error as error:
+        except self._http_error as error:
             raise self._unreachable(error, about) from error
         except self._config_error as error:
             raise KubeconfigError(f"{self.at(about)}: {error}") from error
@@ -168,7 +171,9 @@ def _system_text(error: BaseException) -> str:
     """What the system says, such as ``Connection refused``; it tells more than what is wrapped around it."""
     if isinstance(error, ConnectionError) and error.errno:
         return os.strerror(error.errno)  # asyncio puts "Connect call failed" into strerror
-    return error.strerror or "" if isinstance(error, OSError) else ""
+    if isinstance(error, OSError) and not isinstance(error, ssl.SSLWantReadError | ssl.SSLWantWriteError):
+        return error.strerror or ""
+    return ""
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
