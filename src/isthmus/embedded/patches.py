@@ -1,0 +1,119 @@
+"""The three patch formats that change an object from outside: JSON merge patch, JSON patch, strategic merge patch.
+
+Source: RFC 7386, RFC 6902, and
+https://github.com/kubernetes/community/blob/main/contributors/devel/sig-api-machinery/strategic-merge-patch.md
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from isthmus.embedded.errors import ApiError, bad_request
+from isthmus.embedded.shapes import KEY_DEFAULTS, Shape
+
+
+def merge_patch(target: Any, patch: Any) -> Any:
+    """*target* with a JSON merge patch; null removes."""
+    if not isinstance(patch, dict):
+        return patch
+    result = dict(target) if isinstance(target, dict) else {}
+    for name, value in patch.items():
+        if value is None:
+            result.pop(name, None)
+        else:
+            result[name] = merge_patch(result.get(name), value)
+    return result
+
+
+def json_patch(target: dict[str, Any], operations: Any) -> dict[str, Any]:
+    """*target* with a list of JSON patch operations."""
+    import jsonpatch  # rarely used, and its import costs more than the server's start
+
+    try:
+        result = jsonpatch.apply_patch(target, operations)
+    except (jsonpatch.JsonPatchTestFailed, jsonpatch.JsonPatchConflict, jsonpatch.JsonPointerException) as error:
+        raise ApiError(
+            422, "Invalid", f"the server rejected our request due to an error in our request: {error}"
+        ) from error
+    except (jsonpatch.InvalidJsonPatch, TypeError, KeyError) as error:
+        raise bad_request(f"error decoding patch: {error}") from error
+    if not isinstance(result, dict):
+        raise bad_request("a patch may not replace the whole object by something else")
+    return result
+
+
+def strategic_merge_patch(target: Any, patch: Any, shape: Shape) -> Any:
+    """*target* with a strategic merge patch: lists with a key are merged item by item."""
+    if not isinstance(patch, dict):
+        return patch
+    directive = patch.get("$patch")
+    if directive == "delete":
+        return {}
+    if directive == "replace":
+        return {name: value for name, value in patch.items() if name != "$patch"}
+    if directive not in (None, "merge"):
+        raise bad_request(f"unrecognized action type: {directive}")
+    result = dict(target) if isinstance(target, dict) else {}
+    orders = {}
+    for name, value in patch.items():
+        if name.startswith("$setElementOrder/"):
+            orders[name.partition("/")[2]] = value
+        elif name.startswith("$deleteFromPrimitiveList/"):
+            field = name.partition("/")[2]
+            result[field] = [item for item in result.get(field) or [] if item not in value]
+        elif name == "$retainKeys":
+            result = {key: kept for key, kept in result.items() if key in value}
+        elif name == "$patch":
+            continue
+        elif value is None:
+            result.pop(name, None)
+        elif isinstance(value, list) and shape.field(name).patch_key:
+            result[name] = _merge_list(result.get(name) or [], value, shape.field(name))
+        elif isinstance(value, dict):
+            result[name] = strategic_merge_patch(result.get(name), value, shape.field(name))
+        else:
+            result[name] = value
+    for name, order in orders.items():
+        if isinstance(result.get(name), list):
+            result[name] = _ordered(result[name], order, shape.field(name).patch_key)
+    return result
+
+
+def _merge_list(target: list[Any], patch: list[Any], shape: Shape) -> list[Any]:
+    key = shape.patch_key
+    if key == ".":
+        return [*target, *(item for item in patch if item not in target)]
+    if any(isinstance(item, dict) and item.get("$patch") == "replace" for item in patch):
+        return [item for item in patch if not (isinstance(item, dict) and "$patch" in item)]
+    result = list(target)
+    for item in patch:
+        if not isinstance(item, dict) or key not in item:
+            raise bad_request(f"map: {item} does not contain declared merge key: {key}")
+        same = [at for at, old in enumerate(result) if _same(old, item, key)]
+        if item.get("$patch") == "delete":
+            result = [old for at, old in enumerate(result) if at not in same]
+        elif same:
+            result[same[0]] = strategic_merge_patch(result[same[0]], item, shape.item)
+        else:
+            result.append(strategic_merge_patch({}, item, shape.item))
+    return result
+
+
+def _same(old: Any, item: dict[str, Any], key: str) -> bool:
+    return isinstance(old, dict) and old.get(key, KEY_DEFAULTS.get(key)) == item[key]
+
+
+def _ordered(items: list[Any], order: list[Any], key: str) -> list[Any]:
+    """Items in the given order; an item that the order does not name stays behind its predecessor."""
+    if key in ("", "."):
+        rank = {str(value): at for at, value in enumerate(order)}
+        keys = [str(item) for item in items]
+    else:
+        rank = {str(value.get(key)): at for at, value in enumerate(order)}
+        keys = [str(item.get(key)) for item in items]
+    named = iter(sorted((item for item, k in zip(items, keys, strict=True) if k in rank), key=_rank(rank, key)))
+    return [next(named) if k in rank else item for item, k in zip(items, keys, strict=True)]
+
+
+def _rank(rank: dict[str, int], key: str) -> Any:
+    return lambda item: rank[str(item if key in ("", ".") else item.get(key))]
