@@ -1,0 +1,87 @@
+"""``make bench``: every benchmark, as tables, and with ``BENCH_JSON=FILE`` as one JSON object a line."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+SIZES = (1_000, 10_000, 50_000)
+Row = dict[str, Any]
+
+
+def measure(services: int) -> Iterator[Row]:
+    """The engine's rows for one size, in a process of its own, so that its peak memory is its own."""
+    command = [sys.executable, "-m", "bench.engine", str(services)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            yield json.loads(line)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
+
+
+def growth(rows: list[Row], row: Row) -> str:
+    """How the row's time compares with that of the next smaller size, per time more services."""
+    figure = "seconds" if "seconds" in row else "p50_ms"
+    smaller = [other for other in rows if other["name"] == row["name"] and other["services"] < row["services"]]
+    if not smaller or not smaller[-1][figure]:
+        return ""
+    times, services = row[figure] / smaller[-1][figure], row["services"] / smaller[-1]["services"]
+    return f"×{times:.2f} for ×{services:g}"
+
+
+def table(rows: list[Row]) -> Table:
+    """The engine's figures, grouped by what was measured."""
+    made = Table(title="The engine: from event in to desired delta published", title_justify="left")
+    for header in (
+        "",
+        "services per cluster",
+        "time",
+        "p99",
+        "growth",
+        "recomputed",
+        "objects",
+        "relay bytes",
+        "peak MB",
+    ):
+        made.add_column(header, justify="left" if header in ("", "growth") else "right")
+    names = list(dict.fromkeys(row["name"] for row in rows))
+    for name in names:
+        for row in (row for row in rows if row["name"] == name):
+            time = f"{row['seconds']:.2f} s" if "seconds" in row else f"{row['p50_ms']:.3f} ms"
+            p99 = f"{row['p99_ms']:.3f} ms" if "p99_ms" in row else ""
+            counts = (
+                f"{row[key]:,}" if key in row else "" for key in ("recomputed", "objects", "relay_bytes", "rss_mb")
+            )
+            made.add_row(name, f"{row['services']:,}", time, p99, growth(rows, row), *counts)
+        made.add_section()
+    return made
+
+
+def main() -> None:
+    console = Console()
+    sizes = [int(size) for size in sys.argv[1:]] or list(SIZES)
+    rows: list[Row] = []
+    for services in sizes:
+        with console.status(f"{services:,} services per cluster"):
+            rows.extend(measure(services))
+    console.print(table(rows))
+    from bench import end_to_end
+
+    with console.status("end to end on the embedded fleet"):
+        found = end_to_end.run()
+    console.print(end_to_end.table(found))
+    if target := os.environ.get("BENCH_JSON"):
+        Path(target).write_text("".join(json.dumps(row) + "\n" for row in [*rows, *found]))
+
+
+if __name__ == "__main__":
+    main()
