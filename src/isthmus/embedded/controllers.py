@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from datetime import UTC, datetime
 from ipaddress import ip_network
 from typing import Any, Literal
@@ -33,6 +33,8 @@ class Copy:
         self._objects: dict[Kind, dict[tuple[str, str], Manifest]] = {kind: {} for kind in WATCHED}
         self._places: dict[tuple[Kind, str], dict[str, Manifest]] = defaultdict(dict)
         self._owned: dict[tuple[str, Kind], dict[str, Manifest]] = defaultdict(dict)
+        self.pod_ips: dict[str, int] = defaultdict(int)
+        """How many pods have each address."""
         self._deleted: set[str] = set()
         """Uids that we deleted and whose last words may still be under way."""
 
@@ -61,6 +63,8 @@ class Copy:
             self._places[kind, key[0]][key[1]] = item
         if uid := _controller(item).get("uid"):
             self._owned[uid, kind][key[1]] = item
+        if ip := item.get("status", {}).get("podIP"):
+            self.pod_ips[ip] += 1
         return True
 
     def remove(self, kind: Kind, item: Manifest, *, by_us: bool = False) -> bool:
@@ -85,6 +89,10 @@ class Copy:
             owned.pop(key[1], None)
             if not owned:
                 del self._owned[uid, kind]
+        if ip := item.get("status", {}).get("podIP"):
+            self.pod_ips[ip] -= 1
+            if not self.pod_ips[ip]:
+                del self.pod_ips[ip]
 
 
 class Addresses:
@@ -97,7 +105,7 @@ class Addresses:
         self._ingress = ingress
         self._next_pod = 10  # leaves room for gateways, as real pod networks do
 
-    def pod_ip(self, used: set[str]) -> str:
+    def pod_ip(self, used: Container[str]) -> str:
         """An address that is not in *used*; one that was given back comes last again."""
         size = self._pods.num_addresses - 2
         for _ in range(size):
@@ -145,7 +153,7 @@ class Controllers:
         return self._clock().strftime("%Y-%m-%dT%H:%M:%SZ")
 
     def pod_ip(self) -> str:
-        return self._addresses.pod_ip({pod.get("status", {}).get("podIP", "") for pod in self.copy.all(POD)})
+        return self._addresses.pod_ip(self.copy.pod_ips)
 
     def ingress(self) -> Manifest:
         used = {

@@ -49,9 +49,7 @@ class Door(Protocol):
 
     async def create(self, kind: Kind, manifest: Manifest) -> Manifest: ...
 
-    async def patch(
-        self, kind: Kind, namespace: str, name: str, patch: Manifest, *, subresource: str = ""
-    ) -> Manifest:
+    async def patch(self, kind: Kind, namespace: str, name: str, patch: Manifest, *, subresource: str = "") -> Manifest:
         """Change the object by a JSON merge patch."""
         ...
 
@@ -90,9 +88,7 @@ class InProcess:
             raise Refused(error.message) from error
         return _bare(written.object.manifest(kind))
 
-    async def patch(
-        self, kind: Kind, namespace: str, name: str, patch: Manifest, *, subresource: str = ""
-    ) -> Manifest:
+    async def patch(self, kind: Kind, namespace: str, name: str, patch: Manifest, *, subresource: str = "") -> Manifest:
         try:
             written = self._api.merge(
                 self._api.resource_of(kind),

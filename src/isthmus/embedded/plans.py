@@ -380,7 +380,7 @@ def _ports(service: Manifest, pod: Manifest) -> list[Manifest]:
 
 
 def _plan_load_balancer(around: Surroundings, service: Manifest, pods: list[Manifest]) -> Iterator[Planned]:
-    """An address stays for good, but pods that run elsewhere are reached at their own, and without pods nobody answers."""
+    """An address stays for good, but pods that run elsewhere are reached at their own; without pods nobody answers."""
     present = service.get("status", {}).get("loadBalancer", {}).get("ingress") or []
     if service["spec"].get("type") != "LoadBalancer":
         wanted: list[Manifest] = []
