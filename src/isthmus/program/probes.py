@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import orjson
+import msgspec
 
 if TYPE_CHECKING:
-    from prometheus_client import CollectorRegistry
+    from prometheus_client.registry import Collector
     from starlette.applications import Starlette
 
 Snapshot = Callable[[], Mapping[str, Any]]
@@ -23,29 +23,32 @@ Snapshot = Callable[[], Mapping[str, Any]]
 class Probes:
     """What the port shows.
 
-    *ready* gives what the program still waits for, nothing when it is ready; *before_scrape* brings gauges up to date.
+    *ready* gives what the program still waits for, nothing when it is ready.
     """
 
     def __init__(
         self,
         *,
-        registry: CollectorRegistry,
+        collectors: Sequence[Collector],
         ready: Callable[[], tuple[str, ...]],
         snapshots: Mapping[str, Snapshot],
-        before_scrape: Callable[[], None] = lambda: None,
     ) -> None:
-        self.registry = registry
+        self.collectors = collectors
         self.ready = ready
         self.snapshots = snapshots
-        self.before_scrape = before_scrape
 
     def app(self) -> Starlette:
         """The pages as an ASGI application."""
-        from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+        from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, ProcessCollector, generate_latest
         from starlette.applications import Starlette
         from starlette.requests import Request
         from starlette.responses import PlainTextResponse, Response
         from starlette.routing import Route
+
+        registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        for collector in self.collectors:
+            registry.register(collector)
 
         async def healthz(_: Request) -> Response:
             return PlainTextResponse("ok\n")
@@ -56,18 +59,18 @@ class Probes:
             return PlainTextResponse(text, status_code=503 if missing else 200)
 
         async def metrics(_: Request) -> Response:
-            self.before_scrape()
-            return Response(generate_latest(self.registry), media_type=CONTENT_TYPE_LATEST)
+            return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
         async def snapshot(request: Request) -> Response:
             found = self.snapshots.get(request.path_params["name"])
             if found is None:
                 return PlainTextResponse(f"there are snapshots of {', '.join(self.snapshots)}\n", status_code=404)
-            return Response(orjson.dumps(found(), option=orjson.OPT_SORT_KEYS), media_type="application/json")
+            return Response(msgspec.json.encode(found()), media_type="application/json")
 
         return Starlette(
             routes=[
                 Route("/healthz", healthz),
+                Route("/ready", readyz),
                 Route("/readyz", readyz),
                 Route("/metrics", metrics),
                 Route("/snapshots/{name}", snapshot),

@@ -1,0 +1,99 @@
+"""The agent's tasks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import msgspec
+import structlog
+
+from isthmus.agent.apply import Applier
+from isthmus.agent.credentials import SecretNames, SecretStore
+from isthmus.agent.metrics import AgentMetrics
+from isthmus.agent.outputs import Outputs
+from isthmus.agent.report import Reporter
+from isthmus.discovery import Discovery
+from isthmus.kube import KubeClient
+from isthmus.program.probes import Probes, listen
+from isthmus.transport import RelayClient, RelayError
+
+log = structlog.get_logger("isthmus.agent")
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """How to run; see the command line of `isthmus.agent.main`."""
+
+    cluster: str
+    namespace: str
+    relay_address: str
+    relay_authority: str
+    secrets: SecretNames | None
+    """None in insecure mode."""
+    host: str = ""
+    metrics_port: int = 9091
+
+
+class LinkLog:
+    """Tells the log how the link to the server fares; the same trouble once."""
+
+    def __init__(self) -> None:
+        self._said = ""
+
+    def connected(self) -> None:
+        """The server has accepted the stream."""
+        self._said = ""
+        log.info("connected to the management plane")
+
+    def disconnected(self, error: RelayError, retry_in: float) -> None:
+        """The stream ended, or none came about."""
+        text = f"{type(error).__name__}: {error}"
+        tell = log.debug if text == self._said else log.warning
+        tell("not connected to the management plane", error=text, retry_seconds=round(retry_in, 2))
+        self._said = text
+
+    def issued(self, not_after: datetime) -> None:
+        """A new client certificate has been saved."""
+        log.info("client certificate issued", not_after=not_after.isoformat())
+
+
+async def run_agent(kube: KubeClient, options: Options) -> None:
+    """Run the agent of the cluster that *kube* speaks to, until cancelled."""
+    reporter = Reporter(kube, Discovery(options.cluster, options.namespace))
+    outputs = Outputs(options.cluster, options.namespace)
+    applier = Applier(kube, outputs, reporter.write_report)
+    relay = RelayClient(
+        cluster=options.cluster,
+        address=options.relay_address,
+        authority=options.relay_authority,
+        publication=reporter.publication,
+        subscriber=applier,
+        credentials=SecretStore(kube, options.secrets) if options.secrets is not None else None,
+        observer=LinkLog(),
+    )
+
+    def missing() -> tuple[str, ...]:
+        return (*reporter.waiting_for(), *outputs.waiting_for())
+
+    def inputs() -> Mapping[str, Any]:
+        return {key: msgspec.Raw(record.payload) for key, record in sorted(reporter.publication.records.items())}
+
+    def desired() -> Mapping[str, Any]:
+        return {key: msgspec.Raw(payload) for key, payload in sorted(outputs.records().items())}
+
+    async def serve_probes() -> None:
+        probes = Probes(
+            collectors=[AgentMetrics(reporter, outputs, applier, relay)],
+            ready=missing,
+            snapshots={"input": inputs, "output": desired},
+        )
+        await probes.serve(listen(options.host or "0.0.0.0", options.metrics_port))
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(reporter.run(), name="report")
+        tasks.create_task(applier.run(), name="apply")
+        tasks.create_task(relay.run(), name="relay")
+        if options.metrics_port:
+            tasks.create_task(serve_probes(), name="probes")

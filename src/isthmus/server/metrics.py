@@ -1,0 +1,94 @@
+"""The server's metrics, brought up to date when they are asked for.
+
+Names of the first two as users know them. Source: reference, relay, health and metrics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from isthmus.server.fleet import Fleet
+from isthmus.server.plane import Plane
+from isthmus.server.writer import Writer
+from isthmus.transport import Traffic
+
+
+class ServerMetrics(Collector):
+    """Reads the counters that the parts of the server keep."""
+
+    def __init__(self, fleet: Fleet, plane: Plane, writer: Writer) -> None:
+        self._fleet = fleet
+        self._plane = plane
+        self._writer = writer
+        self.traffic: Mapping[str, Traffic] = {}
+
+    def collect(self) -> list[Metric]:
+        """All metrics."""
+        turns, plane = self._plane.turns, self._plane
+        return [
+            *self._clusters(),
+            *self._traffic(),
+            counter("isthmus_engine_runs", "Runs of the engine.", turns.runs),
+            counter("isthmus_engine_changes", "Changed objects and reports that the engine took.", turns.changes),
+            counter("isthmus_engine_evaluations", "Functions that the engine evaluated.", plane.engine.evaluations),
+            counter("isthmus_engine_seconds", "Time spent in the engine.", turns.seconds),
+            gauge("isthmus_engine_last_run_seconds", "Duration of the last run of the engine.", turns.last_seconds),
+            counter("isthmus_outputs_published", "Changed desired objects that were published.", turns.outputs),
+            gauge("isthmus_unknown", "What is unknown, so that nothing is pruned.", len(plane.missing())),
+            counter("isthmus_writes", "Writes to the management cluster.", self._writer.writes),
+            gauge("isthmus_writes_pending", "Objects and statuses that wait to be written.", self._writer.pending),
+            gauge("isthmus_write_problems", "Objects that cannot be written now.", len(self._writer.problems)),
+        ]
+
+    def _clusters(self) -> list[Metric]:
+        push = GaugeMetricFamily("relay_push_clients_connected", "Agents that report, by cluster.", labels=["cluster"])
+        pull = GaugeMetricFamily("relay_pull_clients_connected", "Agents that receive, by cluster.", labels=["cluster"])
+        known = GaugeMetricFamily(
+            "isthmus_cluster_known", "Whether the cluster has reported or has a last known state.", labels=["cluster"]
+        )
+        objects = GaugeMetricFamily("isthmus_cluster_objects", "Discovered objects, by cluster.", labels=["cluster"])
+        failures = GaugeMetricFamily(
+            "isthmus_cluster_write_problems", "Desired objects that the agent could not write.", labels=["cluster"]
+        )
+        refused = GaugeMetricFamily(
+            "isthmus_cluster_refused_reports", "Records of the agent that the server does not take.", labels=["cluster"]
+        )
+        for name, cluster in self._fleet.clusters.items():
+            push.add_metric([name], cluster.connected)
+            pull.add_metric([name], cluster.connected)
+            known.add_metric([name], cluster.known)
+            objects.add_metric([name], len(cluster.objects))
+            failures.add_metric([name], len(cluster.reports))
+            refused.add_metric([name], len(cluster.bad))
+        return [push, pull, known, objects, failures, refused]
+
+    def _traffic(self) -> list[Metric]:
+        octets = CounterMetricFamily(
+            "isthmus_relay_bytes", "Bytes of relay messages, by cluster.", labels=["cluster", "direction"]
+        )
+        records = CounterMetricFamily(
+            "isthmus_relay_records", "Records that crossed the relay, by cluster.", labels=["cluster", "direction"]
+        )
+        connections = CounterMetricFamily(
+            "isthmus_relay_connections", "Streams that agents opened, by cluster.", labels=["cluster"]
+        )
+        for name, traffic in self.traffic.items():
+            octets.add_metric([name, "in"], traffic.bytes_in)
+            octets.add_metric([name, "out"], traffic.bytes_out)
+            records.add_metric([name, "in"], traffic.records_in)
+            records.add_metric([name, "out"], traffic.records_out)
+            connections.add_metric([name], traffic.connections)
+        return [octets, records, connections]
+
+
+def counter(name: str, text: str, value: float) -> Metric:
+    """A counter without labels."""
+    return CounterMetricFamily(name, text, value=value)
+
+
+def gauge(name: str, text: str, value: float) -> Metric:
+    """A gauge without labels."""
+    return GaugeMetricFamily(name, text, value=value)

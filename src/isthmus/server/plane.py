@@ -1,0 +1,180 @@
+"""The loop at the centre: what changed goes into the engine, what the engine changes goes to the clusters.
+
+Changes that arrive while it runs are taken together next; there is no delay.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import structlog
+
+from isthmus.api.base import Resource
+from isthmus.api.kinds import BY_KIND
+from isthmus.kube import KubeError
+from isthmus.model.ref import ObjectKey
+from isthmus.relay import Publication
+from isthmus.server.fleet import Fleet
+from isthmus.server.notes import Notes
+from isthmus.server.policies import Policies
+from isthmus.translate import Engine, OutputKey, StatusKey
+
+LARGE_BATCH = 1000  # changes from which on the engine runs beside the event loop: about 100 ms of work
+RETRY_SECONDS = 1.0
+
+log = structlog.get_logger("isthmus.plane")
+
+
+@dataclass
+class Turns:
+    """What the loop has done, for metrics."""
+
+    runs: int = 0
+    changes: int = 0
+    seconds: float = 0.0
+    last_seconds: float = 0.0
+    outputs: int = 0
+
+
+class Plane:
+    """The engine and what surrounds it. *statuses* is told of every object whose status changed."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        fleet: Fleet,
+        policies: Policies,
+        notes: Notes,
+        statuses: Callable[[Iterable[StatusKey]], None],
+    ) -> None:
+        self.engine = engine
+        self.lock = asyncio.Lock()
+        """Held while the engine runs; nobody else may read it then."""
+        self.publications: defaultdict[str, Publication] = defaultdict(Publication)
+        self.turns = Turns()
+        self._fleet = fleet
+        self._policies = policies
+        self._notes = notes
+        self._statuses = statuses
+        self._objects: dict[ObjectKey, Resource | None] = {}
+        self._reports: dict[OutputKey, str | None] = {}
+        self._wake = asyncio.Event()
+        self._said: tuple[str, ...] = ()
+
+    def change(self, objects: Mapping[ObjectKey, Resource | None]) -> None:
+        """Take changed objects that users wrote."""
+        self._objects.update(objects)
+        self._wake.set()
+
+    def change_discovered(self, objects: Mapping[ObjectKey, Resource | None]) -> None:
+        """Take changed objects that agents reported. Where a user's object has the name, the user's counts."""
+        self.change({key: found for key, found in objects.items() if self._policies.get(key) is None})
+
+    def report(self, cluster: str, reports: Mapping[ObjectKey, str | None]) -> None:
+        """Take what the agent of *cluster* could not write, None where it now could."""
+        for key, message in reports.items():
+            self._reports[OutputKey(cluster, key)] = message
+        self._wake.set()
+
+    def missing(self) -> tuple[str, ...]:
+        """What is not known, so that nothing may be pruned; empty when everything is."""
+        return (
+            *(f"{kind.kind} objects, which are not read yet" for kind in self._policies.unread()),
+            *(f"{key.kind} {key.namespace}/{key.name}, which cannot be read" for key in self._policies.unknown()),
+            *(f"cluster {name}, which has not reported yet" for name in self._fleet.unknown()),
+        )
+
+    async def run(self) -> None:
+        """Work until cancelled. To be started when all policies are read."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            await self.turn()
+
+    async def turn(self) -> None:
+        """Take all changes so far and publish what follows."""
+        objects, self._objects = self._objects, {}
+        reports, self._reports = self._reports, {}
+        missing = self.missing()
+        self._say(missing)
+        started = time.monotonic()
+        async with self.lock:
+            if len(objects) < LARGE_BATCH:
+                result = self._translate(objects, reports)
+            else:
+                result = await asyncio.to_thread(self._translate, objects, reports)
+        self.turns.runs += 1
+        self.turns.changes += len(objects) + len(reports)
+        self.turns.last_seconds = time.monotonic() - started
+        self.turns.seconds += self.turns.last_seconds
+        if result.addresses is not None:
+            await self._keep(result.addresses)
+        self._publish(result.payloads, complete=not missing)
+        self._statuses(result.statuses)
+        self._report_again(result.payloads)
+
+    def _translate(
+        self, objects: Mapping[ObjectKey, Resource | None], reports: Mapping[OutputKey, str | None]
+    ) -> _Result:
+        engine = self.engine
+        for key, resource in objects.items():
+            if resource is not None:
+                engine.set(resource)
+            else:
+                engine.remove(BY_KIND[key.api_version, key.kind].KIND, key.namespace, key.name)
+        for output, message in reports.items():
+            engine.write_error(output, message)
+        translation = engine.run()
+        payloads: dict[str, dict[ObjectKey, bytes | None]] = {}
+        for changed, wanted in translation.outputs.items():
+            of_cluster = payloads.setdefault(changed.cluster, {})
+            of_cluster[changed.object] = None if wanted is None else wanted.payload()
+        return _Result(payloads, translation.statuses, translation.addresses)
+
+    async def _keep(self, addresses: Mapping[str, str]) -> None:
+        while True:
+            try:
+                await self._notes.keep_addresses(addresses)
+            except KubeError as error:
+                log.warning("addresses cannot be stored; nothing is published before they are", error=str(error))
+                await asyncio.sleep(RETRY_SECONDS)
+            else:
+                return
+
+    def _publish(self, payloads: Mapping[str, Mapping[ObjectKey, bytes | None]], *, complete: bool) -> None:
+        for cluster in {*payloads, *self.publications}:
+            changes = payloads.get(cluster, {})
+            publication = self.publications[cluster]
+            if changes or publication.complete != complete:
+                self.turns.outputs += len(changes)
+                publication.publish({str(key): payload for key, payload in changes.items()}, complete=complete)
+
+    def _report_again(self, payloads: Mapping[str, Mapping[ObjectKey, bytes | None]]) -> None:
+        """The engine forgets a report about what is not desired; the agent says it only once."""
+        for cluster, changes in payloads.items():
+            known = self._fleet.clusters.get(cluster)
+            if known is None or not known.reports:
+                continue
+            again = {key: known.reports[key] for key, payload in changes.items() if payload and key in known.reports}
+            if again:
+                self.report(cluster, again)
+
+    def _say(self, missing: tuple[str, ...]) -> None:
+        if missing == self._said:
+            return
+        self._said = missing
+        if missing:
+            log.warning("nothing is pruned for now", unknown=missing)
+        else:
+            log.info("everything is known; what is no longer wanted is pruned")
+
+
+@dataclass(frozen=True)
+class _Result:
+    payloads: dict[str, dict[ObjectKey, bytes | None]]
+    statuses: tuple[StatusKey, ...]
+    addresses: dict[str, str] | None
