@@ -1,0 +1,7 @@
+"""`meshctl check`."""
+
+from __future__ import annotations
+
+
+def check() -> None:
+    """Check."""

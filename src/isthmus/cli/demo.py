@@ -1,0 +1,7 @@
+"""`meshctl demo`."""
+
+from __future__ import annotations
+
+
+def demo() -> None:
+    """Three clusters on this machine, federated."""

@@ -1,0 +1,59 @@
+"""How results reach standard output: aligned tables, JSON, YAML."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from io import StringIO
+from typing import Any
+
+import typer
+
+
+def print_table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A table as kubectl prints it."""
+    for line in table_lines(headers, rows):
+        typer.echo(line)
+
+
+def table_lines(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """*headers* and *rows* in columns three spaces apart, without rules, so that other programs can read them."""
+    lines = [list(headers), *([cell or "<none>" for cell in row] for row in rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(headers))]
+    return ["   ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+
+
+def print_json(value: object) -> None:
+    """Indented JSON."""
+    typer.echo(json_text(value), nl=False)
+
+
+def print_yaml(values: Iterable[Mapping[str, Any]]) -> None:
+    """One YAML document for each of *values*."""
+    for index, value in enumerate(values):
+        typer.echo(("---\n" if index else "") + yaml_text(value), nl=False)
+
+
+def json_text(value: object) -> str:
+    """Indented JSON with its final newline, keys in the order they have."""
+    import orjson
+
+    return orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE).decode()
+
+
+def yaml_text(value: object) -> str:
+    """One YAML document with its final newline, keys sorted as kubectl does."""
+    import yaml
+
+    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)(
+        stream := StringIO(), default_flow_style=False, allow_unicode=True, width=1_000_000
+    )
+    dumper.ignore_aliases = lambda _: True  # kubectl reads anchors, people do not
+    dumper.open()
+    dumper.represent(value)
+    dumper.close()
+    return stream.getvalue()
+
+
+def as_list(items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """*items* as a Kubernetes ``List``."""
+    return {"apiVersion": "v1", "kind": "List", "items": list(items)}
