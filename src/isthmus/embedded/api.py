@@ -1,8 +1,8 @@
 """What an API server does with objects, without HTTP: create, update, patch, apply, delete, and what follows from them.
 
-Owns the life of an object: identity and defaults at creation, conflicts and generations on change, finalizers, owners and namespaces at
-the end, and the kinds that CustomResourceDefinitions add. `http.py` calls it for clients, the fleet's controllers call it directly.
-Everything is synchronous: one call is one transaction.
+Owns the life of an object: identity and defaults at creation, conflicts and generations on change, finalizers, owners
+and namespaces at the end, and the kinds that CustomResourceDefinitions add. `http.py` calls it for clients, the fleet's
+controllers call it directly. Everything is synchronous: one call is one transaction.
 """
 
 from __future__ import annotations
@@ -61,6 +61,10 @@ class Deletion(msgspec.Struct, frozen=True):
     resource_version: str = ""
     propagation: str = "Background"
     dry_run: bool = False
+
+
+UNNAMED = Write()
+BACKGROUND = Deletion()
 
 
 def utc_now() -> str:
@@ -162,7 +166,7 @@ class Api:
     # --- creating ---
 
     def create(
-        self, resource: Resource, version: str, namespace: str, manifest: Manifest, write: Write = Write()
+        self, resource: Resource, version: str, namespace: str, manifest: Manifest, write: Write = UNNAMED
     ) -> Written:
         """Create an object from *manifest*, which is not changed."""
         new = self._new_object(resource, version, namespace, manifest)
@@ -201,8 +205,8 @@ class Api:
             told = f"{group}/{text}" if group else f"/{text}"
             expected = f"{resource.group}/{version}, Kind={resource.kind}"
             raise errors.bad_request(
-                f'{resource.kind} in version "{version}" cannot be handled as a {resource.kind}: the API version in the data '
-                f"({told}) does not match the expected API version ({expected})"
+                f'{resource.kind} in version "{version}" cannot be handled as a {resource.kind}: '
+                f"the API version in the data ({told}) does not match the expected API version ({expected})"
             )
         manifest["apiVersion"], manifest["kind"] = found
 
@@ -261,8 +265,8 @@ class Api:
             unknown = [f'unknown field "{path}"' for path in schema.prune(new, rules)]
             if unknown and write.validation == "Strict":
                 raise errors.bad_request(
-                    f'{resource.kind} in version "{version}" cannot be handled as a {resource.kind}: strict decoding error: '
-                    + ", ".join(unknown)
+                    f'{resource.kind} in version "{version}" cannot be handled as a {resource.kind}: '
+                    f"strict decoding error: {', '.join(unknown)}"
                 )
             if write.validation == "Warn":
                 warnings = tuple(unknown)
@@ -274,6 +278,8 @@ class Api:
                 raise errors.bad_request(problem)
             if resource is CUSTOM_RESOURCE_DEFINITIONS and not isinstance(new.get("spec"), dict):
                 new["spec"] = {}
+            if old is not None:
+                builtin.carry_over(resource, old, new)
             builtin.fill_defaults(resource, new, self._addresses)
             causes += builtin.faults(resource, new, old)
         if causes:
@@ -295,7 +301,7 @@ class Api:
         namespace: str,
         name: str,
         manifest: Manifest,
-        write: Write = Write(),
+        write: Write = UNNAMED,
         *,
         subresource: str = "",
     ) -> Written:
@@ -319,7 +325,7 @@ class Api:
         namespace: str,
         name: str,
         change: Callable[[Manifest], Manifest],
-        write: Write = Write(),
+        write: Write = UNNAMED,
         *,
         subresource: str = "",
     ) -> Written:
@@ -339,7 +345,7 @@ class Api:
         namespace: str,
         name: str,
         patch: Manifest,
-        write: Write = Write(),
+        write: Write = UNNAMED,
         *,
         subresource: str = "",
     ) -> Written:
@@ -349,7 +355,7 @@ class Api:
             version,
             namespace,
             name,
-            lambda live: patches.merge_patch(live, patch),  # type: ignore[no-any-return]
+            lambda live: patches.merge_patch(live, patch),
             write,
             subresource=subresource,
         )
@@ -414,9 +420,8 @@ class Api:
         if added:
             shown = ", ".join(f'"{name}"' for name in added)
             text = (
-                "Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers []string{"
-                + shown
-                + "}"
+                "Forbidden: no new finalizers can be added if the object is being deleted, "
+                f"found new finalizers []string{{{shown}}}"
             )
             raise errors.invalid(
                 resource, old["metadata"]["name"], [Cause("metadata.finalizers", "FieldValueForbidden", text)]
@@ -485,19 +490,19 @@ class Api:
 
     # --- deleting ---
 
-    def delete(self, resource: Resource, namespace: str, name: str, how: Deletion = Deletion()) -> Written:
+    def delete(self, resource: Resource, namespace: str, name: str, how: Deletion = BACKGROUND) -> Written:
         """Delete an object, or mark it as being deleted while finalizers hold it."""
         stored = self.find(resource, namespace, name)
         if how.uid and how.uid != stored.uid:
             why = (
-                f"the UID in the precondition ({how.uid}) does not match the UID in record ({stored.uid}). The object might have "
-                "been deleted and then recreated"
+                f"the UID in the precondition ({how.uid}) does not match the UID in record ({stored.uid}). "
+                "The object might have been deleted and then recreated"
             )
             raise errors.conflict(resource, name, why)
         if how.resource_version and how.resource_version != str(stored.revision):
             why = (
-                f"the ResourceVersion in the precondition ({how.resource_version}) does not match the ResourceVersion in record "
-                f"({stored.revision}). The object might have been modified"
+                f"the ResourceVersion in the precondition ({how.resource_version}) does not match "
+                f"the ResourceVersion in record ({stored.revision}). The object might have been modified"
             )
             raise errors.conflict(resource, name, why)
         if resource is NAMESPACES and name in ("default", "kube-system", "kube-public"):

@@ -1,6 +1,6 @@
 """What the real server fills in and refuses for its built-in kinds, as far as this project's objects need it.
 
-Source: the defaults in https://kubernetes.io/docs/reference/generated/kubernetes-api/v1.32/, compared by tests/contract.
+Source: the defaults in https://kubernetes.io/docs/reference/generated/kubernetes-api/v1.32/ and tests/contract.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import ipaddress
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
+
+import orjson
 
 from isthmus.embedded.errors import Cause
 from isthmus.embedded.resources import Resource
@@ -24,26 +26,29 @@ _QUALIFIED = re.compile(r"([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]")
 MAX_ANNOTATIONS_BYTES = 256 * 1024
 
 _SUBDOMAIN_TEXT = (
-    "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end "
-    "with an alphanumeric character (e.g. 'example.com', regex used for validation is "
+    "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and "
+    "end with an alphanumeric character (e.g. 'example.com', regex used for validation is "
     r"'[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"
 )
 _LABEL_TEXT = (
-    "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an "
-    "alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')"
+    "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with "
+    "an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is "
+    "'[a-z0-9]([-a-z0-9]*[a-z0-9])?')"
 )
 _LABEL_1035_TEXT = (
-    "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end "
-    "with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')"
+    "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, "
+    "and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is "
+    "'[a-z]([-a-z0-9]*[a-z0-9])?')"
 )
 _VALUE_TEXT = (
-    "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with "
-    "an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is "
+    "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and "
+    "end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is "
     "'(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')"
 )
 _KEY_TEXT = (
-    "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character "
-    "(e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')"
+    "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric "
+    "character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is "
+    "'([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')"
 )
 
 
@@ -150,6 +155,27 @@ def fill_defaults(resource: Resource, manifest: Manifest, addresses: Addresses) 
         fill(manifest)
     if resource.key == "services":
         _allocate(manifest["spec"], addresses)
+
+
+def carry_over(resource: Resource, old: Manifest, new: Manifest) -> None:
+    """Put into *new* (changed in place) what was allocated to *old* and the writer left out."""
+    if resource.key == "namespaces":
+        new["spec"] = dict(old["spec"])
+    if resource.key != "services":
+        return
+    before, spec = old["spec"], new["spec"] = old["spec"], new.get("spec") or {}
+    if "ExternalName" in (before["type"], spec.get("type")):
+        return
+    if not spec.get("clusterIP"):
+        spec["clusterIP"] = before["clusterIP"]
+    if spec["clusterIP"] == before["clusterIP"]:
+        for name in ("clusterIPs", "ipFamilies", "ipFamilyPolicy"):
+            spec[name] = spec.get(name) or before[name]
+    given = {(port["port"], port["protocol"]): port.get("nodePort") for port in before.get("ports") or ()}
+    for port in spec.get("ports") or ():
+        node_port = given.get((port.get("port"), port.get("protocol", "TCP")))
+        if node_port and spec.get("type") in ("NodePort", "LoadBalancer"):
+            port.setdefault("nodePort", node_port)
 
 
 def initial_status(resource: Resource, manifest: Manifest) -> None:
@@ -439,8 +465,8 @@ def _config_map_faults(config_map: Manifest, old: Manifest | None) -> Iterator[C
 
 def _key_fault(key: str) -> Cause:
     text = (
-        "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or "
-        "'key-name', regex used for validation is '[-._a-zA-Z0-9]+')"
+        "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or "
+        "'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')"
     )
     return Cause(f"data[{key}]", "FieldValueInvalid", f'Invalid value: "{key}": {text}')
 
@@ -507,8 +533,6 @@ def _binding_faults(binding: Manifest, old: Manifest | None) -> Iterator[Cause]:
 
 
 def _json(value: Any) -> str:
-    import orjson
-
     return orjson.dumps(value).decode()
 
 

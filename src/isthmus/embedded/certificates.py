@@ -1,6 +1,6 @@
 """The certificates of one embedded server: its own authority, its server certificate, its users' certificates.
 
-Elliptic keys, because they are made in a fraction of a millisecond. Only this module of the package touches `cryptography`.
+Elliptic keys, because they are made in a fraction of a millisecond. Nothing else in the package touches `cryptography`.
 """
 
 from __future__ import annotations

@@ -26,9 +26,9 @@ LOADER = Write(manager="isthmus-load")
 class EmbeddedCluster:
     """A Kubernetes API server for the demo and the fast tests.
 
-    *storage* is an SQLite file that survives a restart (None: memory only); *credentials* a folder that keeps certificates and token
-    (None: new ones each time); *tokens* further bearer tokens and their users. Use as an async context manager; `api` is the
-    in-process door.
+    *storage* is an SQLite file that survives a restart (None: memory only); *credentials* a folder that keeps
+    certificates and token (None: new ones each time); *tokens* further bearer tokens and their users. Use as an async
+    context manager; `api` is the in-process door.
     """
 
     def __init__(
@@ -130,7 +130,7 @@ class EmbeddedCluster:
     async def load(self, manifests: Iterable[Manifest]) -> int:
         """Create or replace objects without HTTP, by the same rules; the number of objects comes back.
 
-        Lists are unpacked. The status of a manifest is written too, as a controller would. Raises ApiError naming the object.
+        Lists are unpacked. The status of a manifest is written too, as a controller would. Raises ApiError.
         """
         count = 0
         for manifest in _unpacked(manifests):

@@ -1,6 +1,6 @@
 """Field ownership: which manager wrote which field, and server-side apply.
 
-A field set is a set of paths; a path is a tuple of elements as managedFields writes them (``f:name``, ``k:{...}``, ``v:...``).
+A field set is a set of paths; a path is a tuple of elements as managedFields writes them (``f:name``, ``k:{...}``).
 Source: https://kubernetes.io/docs/reference/using-api/server-side-apply/ and the behaviour of structured-merge-diff.
 """
 
@@ -164,7 +164,7 @@ class _Comparison:
         self.removed: FieldSet = set()
 
 
-_ABSENT = object()
+_ABSENT: Any = object()
 
 
 def _compare(old: Any, new: Any, shape: Shape, at: Path, result: _Comparison) -> None:
@@ -172,8 +172,8 @@ def _compare(old: Any, new: Any, shape: Shape, at: Path, result: _Comparison) ->
         return
     one = new if old is _ABSENT else old
     if isinstance(one, dict) and not shape.atomic and (isinstance(new, dict) or new is _ABSENT):
-        before = {} if old is _ABSENT else old
-        after = {} if new is _ABSENT else new
+        before: dict[str, Any] = {} if old is _ABSENT else old
+        after: dict[str, Any] = {} if new is _ABSENT else new
         if before or after:
             for name in before.keys() | after.keys():
                 left, right = before.get(name, _ABSENT), after.get(name, _ABSENT)
@@ -271,13 +271,13 @@ def apply(
     shape: Shape,
     manager: Manager,
     *,
-    reset: Callable[[dict[str, Any]], dict[str, Any]] = lambda merged: merged,
+    reset: Callable[[dict[str, Any]], dict[str, Any]] = lambda config: config,
     force: bool,
     now: str,
 ) -> tuple[dict[str, Any], Owners]:
     """*live* with *config* applied, and the owners then. Raises ApiError 409 naming managers and fields.
 
-    *reset* puts back what this way of writing may not change (status, or all but status); what it puts back is not owned.
+    *reset* takes out of the configuration what this way of writing may not change (status, or all but status).
     """
     wanted = reset({**_owned_part(config), "metadata": _owned_part(config)["metadata"]})
     paths = field_set(_owned_part(wanted), shape)

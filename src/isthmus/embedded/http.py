@@ -1,6 +1,7 @@
 """The HTTP face of one server: paths, media types, watches.
 
-Requests are taken apart here, `api.py` decides, and answers are written in the form that was asked for (JSON, Table, metadata alone).
+Requests are taken apart here, `api.py` decides, and answers are written in the form that was asked for (JSON, Table,
+metadata alone).
 Source: https://kubernetes.io/docs/reference/using-api/api-concepts/
 """
 
@@ -182,7 +183,7 @@ class Http:
             return None
         if bool(namespace) is not resource.namespaced and (namespace or len(rest) > 1):
             raise errors.no_such_path()
-        name, subresource = (rest + ["", ""])[1:3]
+        name, subresource = [*rest, "", ""][1:3]
         if subresource and subresource not in discovery.subresources(resource, version):
             raise errors.no_such_path()
         return Target(resource, version, namespace, name, subresource)
@@ -217,9 +218,9 @@ class Http:
             objects = self._lists.get(key)
             if objects is None:
                 raise errors.expired(
-                    "The provided continue parameter is too old to display a consistent list result. You can start a new list "
-                    "without the continue parameter, or use the continue token in this response to retrieve the remainder of "
-                    "the results."
+                    "The provided continue parameter is too old to display a consistent list result. You can start a "
+                    "new list without the continue parameter, or use the continue token in this response to retrieve "
+                    "the remainder of the results."
                 )
             self._lists.move_to_end(key)
         else:
@@ -480,8 +481,9 @@ class Http:
             status: Manifest = {"userInfo": {"username": user, "groups": ["system:masters", "system:authenticated"]}}
         else:
             status = {"allowed": True}
+        spec = {"spec": review["spec"]} if "spec" in review else {}
         about = {"kind": kind, "apiVersion": f"{parts[1]}/v1", "metadata": review.get("metadata") or {}}
-        return _json({**about, **({"spec": review["spec"]} if "spec" in review else {}), "status": status}, 201)
+        return _json({**about, **spec, "status": status}, 201)
 
 
 _JSON = "application/json"
@@ -531,7 +533,7 @@ class _Stream:
         metadata: Manifest = {"resourceVersion": str(revision)}
         if initial_end:
             metadata["annotations"] = {"k8s.io/initial-events-end": "true"}
-        about = {"kind": self.kind.kind, "apiVersion": self.kind.api_version, "metadata": metadata}
+        about: Manifest = {"kind": self.kind.kind, "apiVersion": self.kind.api_version, "metadata": metadata}
         if self.form.name == "table":
             about = {"kind": "Table", "apiVersion": tables.API_VERSION, "metadata": metadata}
             about |= {"columnDefinitions": None, "rows": []}

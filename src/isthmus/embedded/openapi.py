@@ -1,7 +1,8 @@
 """The OpenAPI v3 documents, as far as kubectl reads them.
 
-``kubectl apply`` looks whether PATCH takes fieldValidation, and then leaves validation to the server; ``kubectl explain`` shows the schemas
-of custom resources. Built-in kinds have no schema here: kubectl falls back to the types that it carries.
+``kubectl apply`` looks whether PATCH takes fieldValidation, and then leaves validation to the server; ``kubectl
+explain`` shows the schemas of custom resources. Built-in kinds have no schema here: kubectl falls back to types that
+it carries.
 """
 
 from __future__ import annotations

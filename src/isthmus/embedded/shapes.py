@@ -1,7 +1,7 @@
 """How lists and maps of a kind are merged: as one value, as a set, or item by item.
 
-Server-side apply (fields.py) and strategic merge patch (patches.py) read these; shapes of custom resources are derived from their
-schema (`shape_of_schema`), those of built-in kinds are the tables below, as far as users merge into them.
+Server-side apply (fields.py) and strategic merge patch (patches.py) read these; shapes of custom resources are derived
+from their schema (`shape_of_schema`), those of built-in kinds are the tables below, as far as users merge into them.
 Source: x-kubernetes-list-type, x-kubernetes-list-map-keys, x-kubernetes-map-type and patchMergeKey in the OpenAPI
 document of Kubernetes.
 """

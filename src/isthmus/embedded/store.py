@@ -7,6 +7,7 @@ Everything here is synchronous and runs in the server's event loop, so each writ
 from __future__ import annotations
 
 import asyncio
+import builtins
 import sqlite3
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -221,7 +222,7 @@ class Store:
         """Resource, namespace and name of a living object."""
         return self._uids.get(uid)
 
-    def dependents(self, uid: str) -> list[tuple[str, Name]]:
+    def dependents(self, uid: str) -> builtins.list[tuple[str, Name]]:
         """The objects that name *uid* as an owner."""
         return sorted(self._dependents.get(uid, ()))
 
@@ -284,7 +285,7 @@ def _after(events: deque[Event], since: int) -> Iterator[Event]:
 
 
 class _File:
-    """The same objects in SQLite. Each change is one transaction, so a killed process loses nothing that it answered."""
+    """The same objects in SQLite. Each change is one transaction, so a killed process loses no answered one."""
 
     def __init__(self, path: Path) -> None:
         self._db = sqlite3.connect(path, isolation_level=None)
@@ -292,8 +293,8 @@ class _File:
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=OFF")
         self._db.execute(
-            "CREATE TABLE IF NOT EXISTS objects (resource TEXT, namespace TEXT, name TEXT, revision INTEGER, body BLOB, "
-            "PRIMARY KEY (resource, namespace, name))"
+            "CREATE TABLE IF NOT EXISTS objects (resource TEXT, namespace TEXT, name TEXT, revision INTEGER, "
+            "body BLOB, PRIMARY KEY (resource, namespace, name))"
         )
         self._db.execute(
             "CREATE TABLE IF NOT EXISTS revisions (resource TEXT PRIMARY KEY, revision INTEGER) WITHOUT ROWID"

@@ -1,7 +1,7 @@
 """Lists as ``kubectl get`` shows them: the Table form of the API.
 
-Built-in kinds have the columns of the real server as far as users of this project look at them; custom resources the ones that their
-definition declares.
+Built-in kinds have the columns of the real server as far as users of this project look at them; custom resources the
+ones that their definition declares.
 Source: https://kubernetes.io/docs/reference/using-api/api-concepts/#receiving-resources-as-tables
 """
 
@@ -108,7 +108,7 @@ def _custom_cell(manifest: Manifest, column: Column, now: datetime) -> Any:
 def _go_text(value: Any) -> str:
     """A list or map as ``[a b]`` and ``map[k:v]``.
 
-    Source: the walk-through's listings, which servers before Kubernetes 1.18 print; newer ones write JSON (``["a","b"]``).
+    Source: the walk-through's listings. Servers from Kubernetes 1.18 on write JSON (``["a","b"]``).
     """
     if isinstance(value, list):
         return f"[{' '.join(map(_go_text, value))}]"
