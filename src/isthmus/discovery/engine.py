@@ -298,7 +298,8 @@ class Discovery:
             try:
                 view = msgspec.convert(manifest, view_type)
             except msgspec.ValidationError as error:
-                self._faults[key] = Problem("", "InvalidObject", f"the object cannot be read: {error}")
+                what, _, path = str(error).partition(" - at `$.")
+                self._faults[key] = Problem(path.removesuffix("`"), "InvalidObject", f"cannot be read: {what}")
         for sink in sinks:
             row = sink.key(place)
             sink.source.set(row, None if view is None else sink.read(view, sink.source.get(row)))

@@ -19,6 +19,8 @@ from isthmus.model.problem import Problem
 
 DEFAULT_REVISION = "default"  # what Istio calls the control plane that was installed without a revision
 
+MAX_DEPTH = 50  # of a mesh config; Istio's own has less than ten levels
+
 _Loader: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -302,6 +304,15 @@ class _RawInjectorValues(msgspec.Struct):
 def _mapping(text: str) -> dict[Any, Any] | str:
     """The YAML mapping in *text*, or why there is none."""
     try:
+        # libyaml's loader recurses without a limit and takes the process down on deep nesting; its parser does not.
+        depth = 0
+        for event in yaml.parse(text, Loader=_Loader):
+            if isinstance(event, yaml.CollectionStartEvent):
+                depth += 1
+                if depth > MAX_DEPTH:
+                    return f"nested deeper than {MAX_DEPTH} levels in line {event.start_mark.line + 1}"
+            elif isinstance(event, yaml.CollectionEndEvent):
+                depth -= 1
         data = yaml.load(text, Loader=_Loader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         # YAML's own message goes over several lines and quotes the text; the place is what helps.
