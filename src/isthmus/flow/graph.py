@@ -30,14 +30,39 @@ class _Node:
 
 
 class _Cell:
-    """One row or index group that evaluations have read, present or not."""
+    """One row or index group that evaluations have read, present or not.
 
-    __slots__ = ("home", "key", "readers")
+    Most have a single reader, and a set costs three times as much as all the rest of a cell, so it comes with the
+    second reader.
+    """
+
+    __slots__ = ("home", "key", "others", "reader")
 
     def __init__(self, home: Cells, key: Any) -> None:
         self.home = home
         self.key = key
-        self.readers: set[_Node] = set()
+        self.reader: _Node | None = None
+        self.others: set[_Node] | None = None
+
+    def add(self, node: _Node) -> None:
+        if self.reader is None:
+            self.reader = node
+        elif self.reader is not node:
+            if self.others is None:
+                self.others = set()
+            self.others.add(node)
+
+    def discard(self, node: _Node) -> None:
+        if self.reader is node:
+            self.reader = self.others.pop() if self.others else None
+        elif self.others is not None:
+            self.others.discard(node)
+
+    def wake(self) -> None:
+        if self.reader is not None:
+            self.reader.dirty.keys[self.reader.key] = None
+        for node in self.others or ():
+            node.dirty.keys[node.key] = None
 
 
 class _Dirty:
@@ -52,8 +77,7 @@ class _Dirty:
 def _wake(cells: Cells, key: Any) -> None:
     cell = cells.get(key)
     if cell is not None:
-        for node in cell.readers:
-            node.dirty.keys[node.key] = None
+        cell.wake()
 
 
 class Collection(Generic[K, V]):
@@ -290,7 +314,7 @@ class _Derivation(Collection[K2, V2], Generic[K, V, K2, V2]):
             if cells != node.cells:
                 _release(node, node.cells)
                 for cell in cells:
-                    cell.readers.add(node)
+                    cell.add(node)
                     # A cell that had lost its last reader during this evaluation has left its home; bring it back.
                     cell.home[cell.key] = cell
                 node.cells = cells
@@ -305,8 +329,8 @@ class _Derivation(Collection[K2, V2], Generic[K, V, K2, V2]):
 
 def _release(node: _Node, cells: tuple[_Cell, ...]) -> None:
     for cell in cells:
-        cell.readers.discard(node)
-        if not cell.readers:
+        cell.discard(node)
+        if cell.reader is None:
             cell.home.pop(cell.key, None)
 
 
