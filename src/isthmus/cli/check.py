@@ -1,7 +1,163 @@
-"""`meshctl check`."""
+"""`meshctl check`: fetch what `checks` looks at, and show what it says."""
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
-def check() -> None:
-    """Check."""
+import typer
+
+from isthmus.cli.options import DEFAULT_NAMESPACE, Kubeconfig, KubeContext, Namespace
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from isthmus.api.base import Resource
+    from isthmus.cli.checks import Check, Observed
+    from isthmus.kube import KubeClient
+    from isthmus.model.ref import Kind
+
+SYMBOLS = {"ok": ("✔", "green"), "warning": ("!", "yellow"), "error": ("✘", "red")}
+
+
+def check(
+    cluster_contexts: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--cluster-context",
+            metavar="NAME=CONTEXT",
+            help="Context of a registered cluster; the one that is called like it by default. May be repeated.",
+        ),
+    ] = None,
+    output: Annotated[Literal["text", "json"], typer.Option("-o", "--output", help="What to print.")] = "text",
+    namespace: Namespace = DEFAULT_NAMESPACE,
+    kubeconfig: Kubeconfig = None,
+    kubecontext: KubeContext = "",
+) -> None:
+    """Check every precondition of the fleet.
+
+    Looks at the management cluster, and at every registered cluster that a context of the kubeconfig leads to: API
+    servers, definitions, the relay and its certificates, agents, policies, Istio's settings, on OpenShift the security
+    contexts. Says of each what to do. Exit code 1 if one of them is an error.
+    """
+    from datetime import UTC, datetime
+
+    from isthmus.cli.checks import check_fleet
+    from isthmus.cli.clusters import contexts_of, run
+
+    given = _pairs(cluster_contexts or ())
+    contexts = contexts_of(kubeconfig)
+
+    async def look() -> tuple[Observed, dict[str, Observed | None]]:
+        from isthmus.api.kubernetes_cluster import KubernetesCluster
+
+        management = await observe(kubeconfig, kubecontext, namespace, management=True)
+        names = [item["metadata"]["name"] for item in management.all(KubernetesCluster.KIND, namespace)]
+        clusters: dict[str, Observed | None] = {}
+        for name in sorted({*names, *given}):
+            context = given.get(name, name)
+            known = context in contexts or name in given
+            clusters[name] = await observe(kubeconfig, context, namespace, management=False) if known else None
+        return management, clusters
+
+    checks = check_fleet(*run(look()), datetime.now(UTC))
+    if output == "json":
+        import msgspec
+
+        from isthmus.cli.output import print_json
+
+        print_json([msgspec.to_builtins(found) for found in checks])
+    else:
+        print_checks(checks)
+    if any(found.state == "error" for found in checks):
+        raise typer.Exit(1)
+
+
+def _pairs(texts: Iterable[str]) -> dict[str, str]:
+    pairs = {}
+    for text in texts:
+        name, found, context = text.partition("=")
+        if not (name and found and context):
+            raise typer.BadParameter(f"{text!r} is not of the form NAME=CONTEXT", param_hint="--cluster-context")
+        pairs[name] = context
+    return pairs
+
+
+async def observe(kubeconfig: Path | None, context: str, namespace: str, *, management: bool) -> Observed:
+    """What the checks need of the cluster behind *context*."""
+    from isthmus.cli.checks import Observed
+    from isthmus.cli.clusters import connect
+    from isthmus.kube import KubeError
+
+    try:
+        async with connect(kubeconfig, context) as cluster:
+            return await _observe(cluster, namespace, management=management)
+    except KubeError as error:
+        return Observed(context=context or "the current context", namespace=namespace, trouble=str(error))
+
+
+async def _observe(cluster: KubeClient, namespace: str, *, management: bool) -> Observed:
+    import asyncio
+
+    from isthmus.cli.checks import Observed
+    from isthmus.kube import Forbidden, NotFound
+
+    version = await cluster.version()
+    served = frozenset(await cluster.kinds())
+    wanted = _wanted(namespace, management=management)
+    refused: dict[Kind, str] = {}
+
+    async def fetch(kind: Kind, where: str) -> tuple[dict[str, object], ...]:
+        try:
+            return (await cluster.list(kind, where)).items
+        except NotFound:
+            return ()
+        except Forbidden as error:
+            refused[kind] = str(error)
+            return ()
+
+    chosen = [(kind, where) for kind, where in wanted if kind in served]
+    found = await asyncio.gather(*(fetch(kind, where) for kind, where in chosen))
+    objects = {kind: items for (kind, _), items in zip(chosen, found, strict=True)}
+    name = cluster.connection.name
+    return Observed(name, namespace, version=version, served=served, objects=objects, refused=refused)
+
+
+def _wanted(namespace: str, *, management: bool) -> list[tuple[Kind, str]]:
+    """Kinds and the namespace in which they are looked at, all by default."""
+    from isthmus.api.discovery import Mesh
+    from isthmus.api.kinds import POLICIES, REGISTRATION
+    from isthmus.cli.checks import NETWORK_ATTACHMENT, SECURITY_CONTEXT
+    from isthmus.model import kinds
+
+    both = [(kinds.CUSTOM_RESOURCE_DEFINITION, ""), (kinds.NAMESPACE, ""), (kinds.SECRET, namespace)]
+    if management:
+        resources: tuple[type[Resource], ...] = (*POLICIES, *REGISTRATION, Mesh)
+        ours = [(resource.KIND, "") for resource in resources]
+        return [*both, (kinds.DEPLOYMENT, namespace), (kinds.SERVICE, namespace), *ours]
+    return [
+        *both,
+        (kinds.DEPLOYMENT, ""),
+        (kinds.SERVICE, ""),
+        (kinds.CONFIG_MAP, ""),
+        (kinds.CLUSTER_ROLE_BINDING, ""),
+        (kinds.ROLE_BINDING, ""),
+        (SECURITY_CONTEXT, ""),
+        (NETWORK_ATTACHMENT, ""),
+    ]
+
+
+def print_checks(checks: Sequence[Check]) -> None:
+    """One line per check under its cluster, and below it what to do."""
+    cluster = ""
+    for found in checks:
+        if found.cluster != cluster:
+            typer.secho(("\n" if cluster else "") + found.cluster, bold=True)
+            cluster = found.cluster
+        symbol, colour = SYMBOLS[found.state]
+        typer.secho(f"  {symbol} ", fg=colour, nl=False)
+        typer.echo(f"{found.name}: {found.message}" if found.message else found.name)
+        if found.remedy:
+            typer.secho(f"    → {found.remedy}", dim=True)
+    counts = {state: sum(found.state == state for found in checks) for state in SYMBOLS}
+    typer.echo(f"\n{counts['ok']} ok, {counts['warning']} warnings, {counts['error']} errors")

@@ -105,7 +105,8 @@ def deregister(
 ) -> None:
     """Take a cluster out of the management plane.
 
-    Removes its registration, its agent, and the Istio objects that the agent wrote there. Says what it leaves: the namespace, custom resource definitions, Istio itself.
+    Removes its registration, its agent, and the Istio objects that the agent wrote there. Says what it leaves: the
+    namespace, custom resource definitions, Istio itself.
     """
     from isthmus.cli import logs
     from isthmus.cli.clusters import connect, run

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from io import StringIO
 from typing import Any
 
 import typer
@@ -44,14 +43,11 @@ def yaml_text(value: object) -> str:
     """One YAML document with its final newline, keys sorted as kubectl does."""
     import yaml
 
-    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)(
-        stream := StringIO(), default_flow_style=False, allow_unicode=True, width=1_000_000
-    )
-    dumper.ignore_aliases = lambda _: True  # kubectl reads anchors, people do not
-    dumper.open()
-    dumper.represent(value)
-    dumper.close()
-    return stream.getvalue()
+    class Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]  # C where libyaml is there
+        def ignore_aliases(self, _: object) -> bool:
+            return True  # kubectl reads anchors, people do not
+
+    return str(yaml.dump(value, Dumper=Dumper, default_flow_style=False, allow_unicode=True, width=1_000_000))
 
 
 def as_list(items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

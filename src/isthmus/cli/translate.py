@@ -45,10 +45,10 @@ def translate(
 ) -> None:
     """Translate files as the management plane would.
 
-    Needs no cluster. In go Mesh, Workload, Destination, KubernetesCluster and policies, as `meshctl get -o yaml` prints them and users
-    write them. Out come the Istio objects of every cluster and the statuses. Equal input gives equal output, to the
-    byte. In the stream the annotation cluster.multicluster.solo.io/name names the cluster of an object; with -d every
-    cluster has a folder of its own, and the statuses are in the folder _statuses.
+    Needs no cluster. In go Mesh, Workload, Destination, KubernetesCluster and policies, as `meshctl get -o yaml`
+    prints them and users write them. Out come the Istio objects of every cluster and the statuses. Equal input gives
+    equal output, to the byte. In the stream the annotation cluster.multicluster.solo.io/name names the cluster of an
+    object; with -d every cluster has a folder of its own, and the statuses are in the folder _statuses.
 
     Exit code 1: an object can't be read, or the status of one says that it is not accepted.
     """

@@ -23,8 +23,9 @@ def uninstall(
 ) -> None:
     """Remove the management plane.
 
-    Says what it leaves: definitions, policies, Secrets, the namespace. With the Secrets a later installation serves the same agents again. What agents applied to their clusters stays
-    until `meshctl cluster deregister`, so do that first.
+    Says what it leaves: definitions, policies, Secrets, the namespace. With the Secrets a later installation serves
+    the same agents again. What agents applied to their clusters stays until `meshctl cluster deregister`, so do that
+    first.
     """
     from isthmus.cli import logs
     from isthmus.cli.clusters import connect, run
