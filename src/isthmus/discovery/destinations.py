@@ -28,15 +28,22 @@ from isthmus.api.discovery import (
 )
 from isthmus.api.ready_endpoints import MAX_LISTED_ENDPOINTS, OVER_CAPACITY, READY_ENDPOINTS, Labels, write_counts
 from isthmus.discovery.facts import NodeFacts, ServiceFacts, SliceFacts
-from isthmus.discovery.naming import Site
+from isthmus.discovery.naming import Claim, Site
 from isthmus.discovery.workloads import FoundWorkload
 from isthmus.model.problem import Problem
 
 # Labels that differ between pods without meaning a subset. Source: reference, discovery §4.
 NO_SUBSETS = frozenset({"pod-template-hash", "service.istio.io/canonical-revision"})
 
-Group = tuple[tuple[EndpointPort, ...], Labels]
-"""What endpoints have in common: ports and labels."""
+Ports = tuple[EndpointPort, ...]
+
+
+class Group(msgspec.Struct, frozen=True, gc=False):
+    """Endpoints that have their ports and labels in common."""
+
+    ports: Ports
+    labels: Labels
+    endpoints: tuple[Endpoint, ...]
 
 
 class Block(msgspec.Struct, frozen=True, gc=False):
@@ -44,15 +51,16 @@ class Block(msgspec.Struct, frozen=True, gc=False):
 
     service: str
     ip_family: str
-    groups: dict[Group, tuple[Endpoint, ...]]
-    nodes: frozenset[str]
-    regions: frozenset[str]
+    groups: tuple[Group, ...]
+    nodes: tuple[str, ...]
+    regions: tuple[str, ...]
 
 
 class FoundDestination(msgspec.Struct, frozen=True, gc=False):
     """A Service in a mesh, as the object that is reported."""
 
-    destination: Destination
+    claim: Claim
+    resource: Destination
     problems: tuple[Problem, ...]
 
 
@@ -62,17 +70,17 @@ def block(
     node: Callable[[str], NodeFacts | None],
 ) -> Block:
     """The endpoints of *facts*; *pod_labels* gives the labels of the workload behind a pod, *node* a node by name."""
-    groups: dict[Group, list[Endpoint]] = {}
+    groups: dict[Labels, list[Endpoint]] = {}
     keys: dict[int, Labels] = {}
     nodes: dict[str, NodeFacts | None] = {}
     for endpoint in facts.endpoints:
         labels = (endpoint.pod and pod_labels(endpoint.pod)) or {}
-        key = keys.get(id(labels))
+        key = keys.get(id(labels)) if labels else ()  # the pods of one workload share the very object
         if key is None:
-            key = keys[id(labels)] = tuple(sorted(labels.items())) if labels else ()
+            key = keys[id(labels)] = tuple(sorted(labels.items()))
         if endpoint.node and endpoint.node not in nodes:
             nodes[endpoint.node] = node(endpoint.node)
-        groups.setdefault((facts.ports, key), []).append(
+        groups.setdefault(key, []).append(
             Endpoint(
                 ip_address=endpoint.address,
                 labels=labels,
@@ -82,31 +90,30 @@ def block(
     return Block(
         service=facts.service,
         ip_family=facts.ip_family,
-        groups={key: tuple(group) for key, group in groups.items()},
-        nodes=frozenset(nodes),
-        regions=frozenset(facts.region for facts in nodes.values() if facts is not None and facts.region),
+        groups=tuple(Group(facts.ports, labels, tuple(endpoints)) for labels, endpoints in sorted(groups.items())),
+        nodes=tuple(sorted(nodes)),
+        regions=tuple(sorted({known.region for known in nodes.values() if known is not None and known.region})),
     )
 
 
 def find_destination(
     site: Site,
-    name: str,
     service: ServiceFacts,
     mesh: ObjectRef,
     backing: Sequence[FoundWorkload],
     blocks: Sequence[Block],
     node: Callable[[str], NodeFacts | None],
 ) -> FoundDestination:
-    """The Destination of *service*, called *name*, in *mesh*.
+    """The Destination of *service* in *mesh*.
 
     *backing* are the workloads behind it, none for a Service that is one only by its annotation: subsets and endpoints
     stay empty then. *blocks* are its endpoints, in a fixed order.
     """
     blocks = _one_family(service, blocks) if backing else ()
-    groups = _merge(blocks)
+    groups = _distinct([group for one in blocks for group in one.groups])
     counts: dict[Labels, int] = {}
-    for (_, labels), endpoints in groups.items():
-        counts[labels] = counts.get(labels, 0) + len(endpoints)
+    for group in groups:
+        counts[group.labels] = counts.get(group.labels, 0) + len(group.endpoints)
     truncated = sum(counts.values()) > MAX_LISTED_ENDPOINTS
     annotations = service.annotations
     if truncated:
@@ -117,8 +124,9 @@ def find_destination(
         addresses += _node_addresses(blocks, node, addresses)
     problems = service.problems + _address_problems(service, addresses) + _mesh_problems(backing, mesh)
     return FoundDestination(
+        service.claim,
         Destination(
-            metadata=site.metadata(name, annotations),
+            metadata=site.metadata(service.plain_name, annotations),
             spec=DestinationSpec(
                 kube_service=KubeService(
                     ref=service.ref,
@@ -127,7 +135,7 @@ def find_destination(
                     ports=service.ports,
                     subsets=subsets(workload.pod_labels for workload in backing),
                     region=min((region for one in blocks for region in one.regions), default=""),
-                    endpoint_subsets=_listed(groups, truncated),
+                    endpoint_subsets=_listed(groups),
                     external_addresses=addresses,
                     service_type=service.service_type,
                 ),
@@ -174,47 +182,48 @@ def _one_family(service: ServiceFacts, blocks: Sequence[Block]) -> Sequence[Bloc
     return [one for one in blocks if one.ip_family == wanted]
 
 
-def _merge(blocks: Sequence[Block]) -> dict[Group, list[Endpoint]]:
-    """The endpoints of all *blocks* by group; an address that two slices hold for a moment counts once."""
-    groups: dict[Group, list[Endpoint]] = {}
-    for one in blocks:
-        for key, endpoints in one.groups.items():
-            groups.setdefault(key, []).extend(endpoints)
-    if len(blocks) < 2:
+def _distinct(groups: list[Group]) -> list[Group]:
+    """*groups*, but an address that two slices hold for a moment counts once, in the first of them."""
+    if len(groups) < 2:
         return groups
-    seen: set[tuple[tuple[EndpointPort, ...], str]] = set()
-    for (ports, _), members in groups.items():
-        before = len(seen)
-        seen.update([(ports, endpoint.ip_address) for endpoint in members])
-        if len(seen) != before + len(members):
-            break
-    else:
+    seen: dict[Ports, set[str]] = {}
+    for group in groups:
+        seen.setdefault(group.ports, set()).update([endpoint.ip_address for endpoint in group.endpoints])
+    if sum(len(addresses) for addresses in seen.values()) == sum(len(group.endpoints) for group in groups):
         return groups
-    seen.clear()
-    distinct: dict[Group, list[Endpoint]] = {}
-    for (ports, labels), members in groups.items():
-        for endpoint in members:
-            if (ports, endpoint.ip_address) not in seen:
-                seen.add((ports, endpoint.ip_address))
-                distinct.setdefault((ports, labels), []).append(endpoint)
+    distinct: list[Group] = []
+    for group in groups:
+        left = seen[group.ports]
+        endpoints = [one for one in group.endpoints if one.ip_address in left]
+        left.difference_update([one.ip_address for one in endpoints])
+        distinct.append(Group(group.ports, group.labels, tuple(endpoints)))
     return distinct
 
 
-def _listed(groups: dict[Group, list[Endpoint]], truncated: bool) -> tuple[EndpointSubset, ...]:
-    """The endpoints to list, by ports: all of them, or of each group its share of `MAX_LISTED_ENDPOINTS`.
+def _listed(groups: list[Group]) -> tuple[EndpointSubset, ...]:
+    """The endpoints to list, by ports: all of them, or for each set of labels its share of `MAX_LISTED_ENDPOINTS`.
 
-    A share is at least one, so no subset vanishes. The first of a group are taken, in order of slices, so that most
-    changes of a large Service do not change what is listed.
+    A share is at least one, so no subset vanishes. The first are taken, in order of slices, so that most changes of a
+    large Service do not change what is listed.
     """
-    total = sum(len(endpoints) for endpoints in groups.values())
-    room = max(MAX_LISTED_ENDPOINTS - len(groups), 0)
-    by_ports: dict[tuple[EndpointPort, ...], list[Endpoint]] = {}
-    for (ports, _), endpoints in groups.items():
-        taken = endpoints[: 1 + room * len(endpoints) // total] if truncated else endpoints
-        by_ports.setdefault(ports, []).extend(taken)
+    totals: dict[tuple[Ports, Labels], int] = {}
+    for group in groups:
+        key = group.ports, group.labels
+        totals[key] = totals.get(key, 0) + len(group.endpoints)
+    total = sum(totals.values())
+    room = max(MAX_LISTED_ENDPOINTS - len(totals), 0)
+    shares = totals if total <= MAX_LISTED_ENDPOINTS else {k: 1 + room * count // total for k, count in totals.items()}
+    left = dict(shares)
+    by_ports: dict[Ports, list[Endpoint]] = {}
+    for group in groups:
+        key = group.ports, group.labels
+        taken = group.endpoints[: left[key]]
+        left[key] -= len(taken)
+        by_ports.setdefault(group.ports, []).extend(taken)
     return tuple(
         EndpointSubset(endpoints=tuple(sorted(endpoints, key=_address)), ports=ports)
-        for ports, endpoints in sorted(by_ports.items(), key=_ports)
+        for ports, endpoints in sorted(by_ports.items(), key=_port_numbers)
+        if endpoints
     )
 
 
@@ -222,7 +231,7 @@ def _address(endpoint: Endpoint) -> str:
     return endpoint.ip_address
 
 
-def _ports(subset: tuple[tuple[EndpointPort, ...], list[Endpoint]]) -> list[tuple[int, str, str]]:
+def _port_numbers(subset: tuple[Ports, list[Endpoint]]) -> list[tuple[int, str, str]]:
     return [(port.port, port.name, port.protocol) for port in subset[0]]
 
 
@@ -237,7 +246,7 @@ def _node_addresses(
 ) -> tuple[ExternalAddress, ...]:
     """Addresses of the nodes that run the pods, in order of node names, without those *known* already."""
     found: dict[ExternalAddress, None] = {}
-    for name in sorted(frozenset[str]().union(*(one.nodes for one in blocks))):
+    for name in sorted({name for one in blocks for name in one.nodes}):
         facts = node(name)
         for address in facts.addresses if facts is not None else ():
             found[ExternalAddress(ip=address)] = None

@@ -7,7 +7,7 @@ it watches and reports what `run` returns.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -53,39 +53,82 @@ class _Sink(NamedTuple):
     read: Callable[[Any, Any], Any]
 
 
-class _Output:
-    """The objects of one derived collection as they are reported, and the problems found on the way."""
+class _Found(Protocol):
+    """A row of a derived collection that may be reported."""
 
-    def __init__(
-        self,
-        rows: Collection[Any, Any],
-        origin: Callable[[Any], ObjectKey],
-        resource: Callable[[Any], Resource | None],
-    ) -> None:
-        self._tap = rows.tap()
+    @property
+    def claim(self) -> Claim: ...
+    @property
+    def resource(self) -> Resource | None: ...
+    @property
+    def problems(self) -> tuple[Problem, ...]: ...
+
+
+class _Output:
+    """The objects of one derived collection as they are reported: each under a name of its own, and their problems."""
+
+    def __init__(self, rows: Collection[Any, Any], origin: Callable[[Any], ObjectKey]) -> None:
+        self._rows: Collection[Any, _Found] = rows
+        self._tap = self._rows.tap()
         self._origin = origin
-        self._resource = resource
+        self._plain: dict[Any, str] = {}
+        self._claimants: dict[str, tuple[Any, ...]] = {}
+        """The rows that want a name; nearly always one."""
         self._reported: dict[Any, ObjectKey] = {}
         self.problems: dict[ObjectKey, tuple[Problem, ...]] = {}
 
     def collect(self, changes: dict[ObjectKey, Resource | None]) -> None:
-        """Add what changed since the last call to *changes*. A name that passes from one object to another stays."""
+        """Add what changed since the last call to *changes*."""
         taken = self._tap.take()
-        for row in taken:
-            reported = self._reported.pop(row, None)
-            if reported is not None:
-                changes[reported] = None
+        concerned: dict[Any, None] = {}
         for row, found in taken.items():
-            origin = self._origin(row)
+            self._note_problems(row, found)
+            for plain in self._note_claim(row, found):
+                concerned.update(dict.fromkeys(self._claimants.get(plain, ())))
+        gone = [row for row in taken if row not in concerned]
+        named = {row: self._resource(row) for row in concerned}
+        # A name may pass from one object to another, so all are given up before any is taken.
+        changed = {row: to for row, to in named.items() if row in taken or self._reported.get(row) != to.key}
+        for row in (*gone, *changed):
+            before = self._reported.pop(row, None)
+            if before is not None:
+                changes[before] = None
+        for row, resource in changed.items():
+            key = self._reported[row] = resource.key
+            changes[key] = resource
+
+    def _note_problems(self, row: Any, found: _Found | None) -> None:
+        origin = self._origin(row)
+        if found is not None and found.problems:
+            self.problems[origin] = found.problems
+        else:
             self.problems.pop(origin, None)
-            if found is None:
-                continue
-            if found.problems:
-                self.problems[origin] = found.problems
-            resource = self._resource(found)
-            if resource is not None:
-                key = self._reported[row] = resource.key
-                changes[key] = resource
+
+    def _note_claim(self, row: Any, found: _Found | None) -> tuple[str, ...]:
+        """Bring the claim of *row* up to date; the names for which claimants may have changed."""
+        old = self._plain.pop(row, None)
+        if old is not None:
+            others = tuple(other for other in self._claimants.pop(old) if other != row)
+            if others:
+                self._claimants[old] = others
+        if found is None or found.resource is None:
+            return (old,) if old is not None else ()
+        new = self._plain[row] = found.resource.metadata.name
+        self._claimants[new] = (*self._claimants.get(new, ()), row)
+        return (new,) if old is None or old == new else (old, new)
+
+    def _resource(self, row: Any) -> Resource:
+        """What to report of *row*, under the name that it gets."""
+        found = self._rows.get(row)
+        assert found is not None
+        assert found.resource is not None
+        claimants = self._claimants[self._plain[row]]
+        if len(claimants) == 1:
+            return found.resource
+        rivals = [rival.claim for rival in map(self._rows.get, claimants) if rival is not None]
+        metadata = found.resource.metadata
+        name = settle_name(metadata.name, found.claim, rivals)
+        return msgspec.structs.replace(found.resource, metadata=msgspec.structs.replace(metadata, name=name))
 
 
 class Discovery:
@@ -114,17 +157,9 @@ class Discovery:
         cluster_itself: Source[str, bool] = graph.source("cluster")
         cluster_itself.set(cluster, True)
 
-        # Who else wants a name; the older object has it.
         plane_claims: Index[str, Place, ControlPlane] = graph.index(
             "names of control planes", planes, lambda _, plane: (plane.plain_name,)
         )
-        controller_claims: Index[tuple[str, str], ControllerKey, ControllerFacts] = graph.index(
-            "names of controllers", controllers, lambda key, controller: ((key[1], controller.plain_name),)
-        )
-        service_claims: Index[str, Place, ServiceFacts] = graph.index(
-            "names of services", services, lambda _, service: (service.plain_name,)
-        )
-
         regions = graph.map("regions of nodes", nodes, lambda _, node: node.region or None)
         all_regions = graph.index("regions", regions, lambda _node, _region: (cluster,))
 
@@ -134,7 +169,8 @@ class Discovery:
         region = graph.derive("region", cluster_itself, cluster_region)
 
         def found_mesh(fetch: Fetch, place: Place, plane: ControlPlane) -> FoundMesh:
-            name = _name(plane.plain_name, plane.claim, fetch.group(plane_claims, plane.plain_name))
+            claims = [other.claim for _, other in fetch.group(plane_claims, plane.plain_name)]
+            name = settle_name(plane.plain_name, plane.claim, claims)
             config = fetch.get(configs, (place[0], plane.config_map))
             return meshes.find_mesh(site, plane, name, config, fetch.get(region, cluster) or "")
 
@@ -161,9 +197,7 @@ class Discovery:
             member, problems = governing_mesh(controller, namespace, members)
             if member is None or not (injected(controller, namespace, members, member) or fetch.group(proxied, key)):
                 return None
-            claims = fetch.group(controller_claims, (key[1], controller.plain_name))
-            name = _name(controller.plain_name, controller.claim, claims)
-            return find_workload(site, key[1], name, controller, member.ref, problems)
+            return find_workload(site, key[1], controller, member.ref, problems)
 
         workloads = graph.derive("workloads", controllers, found_workload)
         by_label: Index[tuple[str, str, str], ControllerKey, FoundWorkload] = graph.index(
@@ -212,10 +246,8 @@ class Discovery:
                 mesh = members.default.ref
             else:
                 return None
-            claims = fetch.group(service_claims, service.plain_name)
             return find_destination(
                 site,
-                _name(service.plain_name, service.claim, claims),
                 service,
                 mesh,
                 backing,
@@ -271,9 +303,9 @@ class Discovery:
             ),
         }
         self._outputs = (
-            _Output(found_meshes, lambda place: _key(kinds.DEPLOYMENT, place), lambda found: found.mesh),
-            _Output(workloads, lambda key: _key(_CONTROLLERS[key[1]], (key[0], key[2])), lambda found: found.workload),
-            _Output(destinations, lambda place: _key(kinds.SERVICE, place), lambda found: found.destination),
+            _Output(found_meshes, lambda place: _key(kinds.DEPLOYMENT, place)),
+            _Output(workloads, lambda key: _key(_CONTROLLERS[key[1]], (key[0], key[2]))),
+            _Output(destinations, lambda place: _key(kinds.SERVICE, place)),
         )
         self._fed: dict[Kind, set[Place]] = {kind: set() for kind in self._intake}
         self._faults: dict[ObjectKey, Problem] = {}
@@ -375,7 +407,3 @@ _CONTROLLERS = {kind.kind: kind for kind in CONTROLLER_KINDS}
 
 def _key(kind: Kind, place: Place) -> ObjectKey:
     return ObjectKey(kind.api_version, kind.kind, *place)
-
-
-def _name(plain: str, mine: Claim, claimed: tuple[tuple[Any, Any], ...]) -> str:
-    return plain if len(claimed) < 2 else settle_name(plain, mine, (other.claim for _, other in claimed))

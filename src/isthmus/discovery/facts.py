@@ -218,21 +218,24 @@ def slice_facts(endpoint_slice: inputs.EndpointSliceView) -> SliceFacts | None:
         for port in endpoint_slice.ports or ()
         if port.port is not None  # null stands for all ports, which no load balancer can be told
     }
+    endpoints: dict[str, SliceEndpoint] = {}
+    for endpoint in endpoint_slice.endpoints or ():
+        # Unknown readiness counts as ready: EndpointConditions in the Kubernetes API reference.
+        if not endpoint.addresses or (endpoint.conditions is not None and endpoint.conditions.ready is False):
+            continue
+        address = endpoint.addresses[0]  # more than one are interchangeable, clients take the first
+        target = endpoint.target_ref
+        endpoints[address] = SliceEndpoint(
+            address=address,
+            pod=target.name if target is not None and target.kind == "Pod" else "",
+            node=endpoint.node_name or "",
+            zone=endpoint.zone or "",
+        )
     return SliceFacts(
         service=service,
         ip_family=endpoint_slice.address_type,
         ports=tuple(sorted(ports, key=lambda port: (port.port, port.name, port.protocol))),
-        endpoints=tuple(
-            SliceEndpoint(
-                address=endpoint.addresses[0],  # more than one are interchangeable, clients take the first
-                pod=endpoint.target_ref.name if endpoint.target_ref and endpoint.target_ref.kind == "Pod" else "",
-                node=endpoint.node_name or "",
-                zone=endpoint.zone or "",
-            )
-            for endpoint in endpoint_slice.endpoints or ()
-            # Unknown readiness counts as ready: EndpointConditions in the Kubernetes API reference.
-            if endpoint.addresses and (endpoint.conditions is None or endpoint.conditions.ready is not False)
-        ),
+        endpoints=tuple(endpoints.values()),
     )
 
 

@@ -96,7 +96,7 @@ class FoundMesh(msgspec.Struct, frozen=True, gc=False):
     name: str
     revision: str
     injector: str
-    mesh: Mesh | None
+    resource: Mesh | None
     problems: tuple[Problem, ...]
 
 
@@ -262,7 +262,7 @@ def find_mesh(site: Site, plane: ControlPlane, name: str, config: MeshConfigFact
 def roster(site: Site, found: Iterable[tuple[FoundMesh, Injector | None]], tags: Iterable[tuple[str, str]]) -> Roster:
     """The meshes among *found*, each with its injection rules, and the *tags* of their revisions."""
     members = sorted(
-        ((mesh, rules) for mesh, rules in found if mesh.mesh is not None), key=lambda member: member[0].claim
+        ((mesh, rules) for mesh, rules in found if mesh.resource is not None), key=lambda member: member[0].claim
     )
     return Roster(
         members=tuple(
@@ -310,7 +310,7 @@ def _mapping(text: str) -> dict[Any, Any] | str:
             if isinstance(event, yaml.CollectionStartEvent):
                 depth += 1
                 if depth > MAX_DEPTH:
-                    return f"nested deeper than {MAX_DEPTH} levels in line {event.start_mark.line + 1}"
+                    return f"nested deeper than {MAX_DEPTH} levels"
             elif isinstance(event, yaml.CollectionEndEvent):
                 depth -= 1
         data = yaml.load(text, Loader=_Loader)

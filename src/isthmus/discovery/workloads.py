@@ -11,7 +11,7 @@ from isthmus.api.common import ClusterObjectRef, ObjectRef
 from isthmus.api.discovery import KubernetesWorkload, Workload, WorkloadSpec, WorkloadStatus
 from isthmus.discovery.facts import ControllerFacts, NamespaceFacts
 from isthmus.discovery.meshes import DEFAULT_REVISION, Member, Roster
-from isthmus.discovery.naming import Site
+from isthmus.discovery.naming import Claim, Site
 from isthmus.model.problem import Problem
 
 NEVER_INJECTED = frozenset({"kube-system", "kube-public", "kube-node-lease", "local-path-storage"})
@@ -20,11 +20,10 @@ NEVER_INJECTED = frozenset({"kube-system", "kube-public", "kube-node-lease", "lo
 class FoundWorkload(msgspec.Struct, frozen=True, gc=False):
     """A controller in a mesh: as the object that is reported, and as services look for it."""
 
-    name: str
-    namespace: str
+    claim: Claim
     pod_labels: dict[str, str]
     mesh: ObjectRef
-    workload: Workload
+    resource: Workload
     problems: tuple[Problem, ...]
 
 
@@ -79,18 +78,17 @@ def injected(controller: ControllerFacts, namespace: NamespaceFacts | None, rost
 
 
 def find_workload(
-    site: Site, kind: str, name: str, controller: ControllerFacts, mesh: ObjectRef, problems: tuple[Problem, ...]
+    site: Site, kind: str, controller: ControllerFacts, mesh: ObjectRef, problems: tuple[Problem, ...]
 ) -> FoundWorkload:
-    """The Workload of *controller*, called *name*-*kind*, governed by *mesh*."""
+    """The Workload of *controller*, a *kind*, governed by *mesh*."""
     claim = controller.claim
     problems = controller.problems + problems
     return FoundWorkload(
-        name=claim.name,
-        namespace=claim.namespace,
+        claim=claim,
         pod_labels=controller.pod_labels,
         mesh=mesh,
-        workload=Workload(
-            metadata=site.metadata(f"{name}-{kind.lower()}", controller.annotations),
+        resource=Workload(
+            metadata=site.metadata(f"{controller.plain_name}-{kind.lower()}", controller.annotations),
             spec=WorkloadSpec(
                 kubernetes=KubernetesWorkload(
                     controller=ClusterObjectRef(name=claim.name, namespace=claim.namespace, cluster_name=site.cluster),
