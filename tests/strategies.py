@@ -31,7 +31,7 @@ SCALARS: dict[str, st.SearchStrategy[Any]] = {
     "timestamp": st.datetimes().map(lambda moment: moment.isoformat(timespec="seconds") + "Z"),
     "bytes": st.binary(max_size=12),
     "bool": st.booleans(),
-    "float": st.floats(allow_nan=False, allow_infinity=False),
+    "float": st.floats(allow_nan=False, allow_infinity=False, width=32),
     "double": st.floats(allow_nan=False, allow_infinity=False),
 }
 

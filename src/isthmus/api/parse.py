@@ -20,6 +20,7 @@ import msgspec
 from isthmus.api.base import ApiStruct, ObjectMeta, Resource
 from isthmus.api.duration import normal_duration
 from isthmus.api.kinds import BY_KIND, KINDS
+from isthmus.api.scalars import LARGEST_FLOAT
 from isthmus.api.shape import EnumOf, Field, ListOf, MapOf, Message, Scalar, Shape, fields_of, oneofs_of
 from isthmus.api.spellings import Spelling, spellings_of
 from isthmus.model.problem import Problem
@@ -204,8 +205,10 @@ class _Walk:
         match shape.name:
             case "bool":
                 return value if isinstance(value, bool) else self._wrong_type(at, "true or false", value)
-            case "float" | "double":
-                return value if _is_number(value) else self._wrong_type(at, "a number", value)
+            case "float":
+                return value if _is_number(value, LARGEST_FLOAT) else self._wrong_type(at, "a number", value)
+            case "double":
+                return value if _is_number(value, sys.float_info.max) else self._wrong_type(at, "a number", value)
             case "uint32" | "int32" | "int64":
                 return self._integer(shape, value, at)
         if not isinstance(value, str):
@@ -318,10 +321,9 @@ def _camel(name: str) -> str:
     return re.sub(r"_([a-z0-9])", lambda found: found[1].upper(), name)
 
 
-def _is_number(value: Any) -> bool:
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        return False
-    return abs(value) <= sys.float_info.max  # neither infinite nor nan, nor an int that no float can hold
+def _is_number(value: Any, largest: float) -> bool:
+    """Whether *value* is a finite number; nan is not."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= largest
 
 
 def _is_base64(text: str) -> bool:
@@ -351,6 +353,8 @@ def _seen(value: Any) -> str:
             return "true" if value else "false"
         case str():
             return repr(value if len(value) <= 60 else value[:60] + "…")
+        case int() if abs(value) >= 2**64:
+            return "a number beyond 64 bits"
         case int() | float():
             return f"the number {value}"
         case list() | tuple():

@@ -15,7 +15,8 @@ UInt32 = Annotated[int, Meta(ge=0, le=2**32 - 1)]
 
 Int32 = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1, extra={"format": "int32"})]
 Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1, extra={"format": "int64"})]
-Float = Annotated[float, Meta(extra={"format": "float"})]
+LARGEST_FLOAT = (2 - 2**-23) * 2.0**127  # of 32 bits; an API server refuses more
+Float = Annotated[float, Meta(ge=-LARGEST_FLOAT, le=LARGEST_FLOAT, extra={"format": "float"})]
 Double = Annotated[float, Meta(extra={"format": "double"})]
 
 Duration = Annotated[str, Meta(pattern=r"^([0-9]+(\.([0-9]{3}){1,3})?s)?\Z", extra={"form": "duration"})]

@@ -355,6 +355,16 @@ def test_no_row_hides_a_field_of_today() -> None:
         ),
         (
             "TrafficPolicy",
+            {"policy": {"mirror": {"percentage": 10**400}}},
+            "spec.policy.mirror.percentage: expected a number, found a number beyond 64 bits",
+        ),
+        (
+            "IssuedCertificate",
+            {"certOptions": {"secretRotationGracePeriodRatio": 1e39}},
+            "spec.certOptions.secretRotationGracePeriodRatio: expected a number, found the number 1e+39",
+        ),
+        (
+            "TrafficPolicy",
             {"policy": {"requestTimeout": "2 sec"}},
             "spec.policy.requestTimeout: '2 sec' is not a duration such as 2s, 150ms or 1m30s",
         ),
