@@ -264,16 +264,17 @@ class _Walk:
             path = f"{at}.{key}" if at else str(key)
             name = next((n for n in (str(key), _camel(str(key))) if n in fields or n in others), None)
             if name is None:
-                self._unknown(cls, str(key), path, [*fields, *others])
+                self._unknown(cls, str(key), path)
             elif name in written and written[name][1] != value:
                 self._problem(path, "Twice", f"is the same field as {written[name][0]}; keep one of them")
             else:
                 written[name] = (path, value)
         return written
 
-    def _unknown(self, cls: type[ApiStruct], key: str, path: str, known: list[str]) -> None:
+    def _unknown(self, cls: type[ApiStruct], key: str, path: str) -> None:
         if not cls.__struct_config__.forbid_unknown_fields:
             return
+        known = list(_fields(cls))
         hint = _similar(_camel(key), known)
         expected = hint or (f"; expected {_listed(known)}" if known else "; expected an empty object, {}")
         found = Problem(path, "UnknownField", f"unknown field{expected}")

@@ -27,7 +27,7 @@ INPUT = """\
 - Durations as in Go: `2s`, `150ms`, `1m30s`, `1.5h`. They are kept in seconds: `90s`, `0.150s`.
 - Enum values in upper case. In files that `meshctl` reads, their numbers too.
 - At most one field of a *oneof*.
-- The other spellings listed on each page. Where they can be meant in two ways, the object's status carries a warning.
+- The other spellings listed on each page. Where they can be meant in two ways, a warning says how they were read.
 
 An unknown field, a wrong type or two fields of one oneof make an object INVALID; the error names the field's path and
 what was expected there. Zero values (`false`, `0`, `""`, an empty list, the first value of an enum) are not written, so

@@ -315,7 +315,7 @@ def test_no_row_hides_a_field_of_today() -> None:
             "AccessPolicy",
             {"xyzzy": 1, "allowedPorts": []},
             "spec.xyzzy: unknown field; expected one of allowedMethods, allowedPaths, allowedPorts, "
-            "destinationSelector, destinationSelectors, sourceSelector, sourceSelectors",
+            "destinationSelector, sourceSelector",
         ),
         (
             "VirtualMesh",
