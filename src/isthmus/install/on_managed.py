@@ -48,6 +48,7 @@ def agent(values: AgentValues, release: Release = RELEASE) -> tuple[Manifest, ..
         f"--grpc-port={workload.ports.grpc}",
         f"--http-port={workload.ports.http}",
         f"--metrics-port={values.default_metrics_port}",
+        *(["--relay-insecure"] if values.global_.insecure or relay.insecure else []),
         *(["--verbose"] if values.verbose else []),
     ]
     return (

@@ -57,6 +57,7 @@ def management_plane(
         f"--relay-signing-secret-name={server.signing_tls_secret.name}",
         f"--relay-identity-token-secret-name={server.token_secret.name}",
         f"--relay-identity-token-secret-key={server.token_secret.key}",
+        *(["--relay-insecure"] if values.global_.insecure else []),
         *(["--verbose"] if server.verbose else []),
     ]
     return (
@@ -113,6 +114,8 @@ def secrets_to_make(values: ManagementPlaneValues, existing: Collection[str]) ->
     server = values.enterprise_networking
     certificates = (ROOT_SECRET, server.relay_tls_secret.name, server.signing_tls_secret.name)
     token = server.token_secret.name
+    if values.global_.insecure:
+        return ()
     # The root's key may be kept elsewhere once it has signed; its certificate is in the other two as well.
     missing = [name for name in certificates[1:] if name not in existing]
     if not server.self_signed:

@@ -44,8 +44,11 @@ SERVER_GRANTS = (
 )
 """On the whole management cluster: users may keep policies in any namespace."""
 
-SERVER_OWN_GRANTS = (Grant((kinds.SECRET,), READ),)
-"""In the management plane's namespace."""
+SERVER_OWN_GRANTS = (
+    Grant((kinds.SECRET,), READ),
+    Grant((kinds.CONFIG_MAP,), (*READ, "create", "patch")),
+)
+"""In the management plane's namespace: the relay's certificates, and what the server notes for itself."""
 
 DISCOVERY_INPUTS = (
     kinds.CONFIG_MAP,

@@ -63,6 +63,13 @@ class TokenSecretName(SecretName, frozen=True):
     key: str = "token"
 
 
+class GlobalValues(Values, frozen=True):
+    """What holds for every part of an installation."""
+
+    insecure: bool = False
+    """Whether the relay goes without TLS and believes every agent. Server and agents must agree."""
+
+
 # --- management plane ---------------------------------------------------------------------------------------------
 
 
@@ -151,6 +158,7 @@ class ManagementPlaneValues(Values, frozen=True):
 
     license_key: str = ""
     """Accepted and kept in a Secret; nothing needs it."""
+    global_: GlobalValues = msgspec.field(default=GlobalValues(), name="global")
     enterprise_networking: ServerValues = msgspec.field(default=ServerValues(), name="enterprise-networking")
     gloo_mesh_ui: DashboardValues = msgspec.field(default=DashboardValues(), name="gloo-mesh-ui")
 
@@ -211,6 +219,7 @@ class AgentRelay(Values, frozen=True):
     """``host:port`` of the server; required."""
     authority: str = "enterprise-networking.gloo-mesh"
     """Name that the server's certificate must carry: ``enterprise-networking.<its namespace>``."""
+    insecure: bool = False
     root_tls_secret: AgentSecret = AgentSecret(name="relay-root-tls-secret")
     client_cert_secret: AgentSecret = AgentSecret(name="relay-client-tls-secret")
     token_secret: AgentTokenSecret = AgentTokenSecret()
@@ -219,6 +228,7 @@ class AgentRelay(Values, frozen=True):
 class AgentValues(Values, frozen=True):
     """Everything a user may set about an agent."""
 
+    global_: GlobalValues = msgspec.field(default=GlobalValues(), name="global")
     relay: AgentRelay = AgentRelay()
     verbose: bool = False
     default_metrics_port: int = METRICS_PORT
