@@ -5,6 +5,7 @@ It is apart from the roots of meshes. Names of Secrets and keys are those that i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 
@@ -21,6 +22,9 @@ from isthmus.pki.keys import PemInvalid, inspect_csr, load_key, new_key
 RELAY_ROOT_SECRET = "relay-root-tls-secret"
 RELAY_SERVER_SECRET = "relay-server-tls-secret"
 RELAY_SIGNING_SECRET = "relay-tls-signing-secret"
+
+# RFC 1123, as Kubernetes has it: a KubernetesCluster is an object of that name.
+CLUSTER_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 
 ROOT_LIFE = timedelta(days=3650)
 SERVER_LIFE = timedelta(days=3650)  # as long as its root: nothing but a new installation renews a self-signed server
@@ -82,8 +86,11 @@ def sign_agent(
 ) -> bytes:
     """The certificate chain (leaf, signing CA, root) of *cluster*'s agent.
 
-    The request must ask for that cluster and nothing else; raises `PemInvalid` if it does not.
+    The request must ask for that cluster and nothing else, and the cluster be named as Kubernetes names objects; raises
+    `PemInvalid` if not.
     """
+    if len(cluster) > 253 or not CLUSTER_NAME.fullmatch(cluster):
+        raise PemInvalid(f"{cluster!r} cannot name a cluster: lower-case letters, digits, '-' and '.' can")
     asked = inspect_csr(csr)
     if asked.dns_names != (cluster,):
         names = ", ".join(asked.dns_names) or "nothing"

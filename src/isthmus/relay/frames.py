@@ -12,8 +12,8 @@ PROTOCOL = 1  # raised when an older peer would misunderstand us
 
 WINDOW_BYTES = 4 * 2**20  # sent and not yet taken, per direction
 BATCH_BYTES = 256 * 2**10  # records are gathered up to this; more saves no time, and delays acknowledgements
-# A larger record is sent in slices. gRPC's own default for a message ends at 4 MiB; this is less, so that on a slow link,
-# too, something arrives every few seconds.
+# A larger record is sent in slices. gRPC's own default for a message ends at 4 MiB; this is less, so that a slow link,
+# too, brings something every few seconds.
 SLICE_BYTES = 512 * 2**10
 ENTRY_BYTES = 32  # what an entry counts for in the window beside its key and payload, so that removals count too
 

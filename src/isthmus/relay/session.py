@@ -70,7 +70,7 @@ class Session:
         """Take a frame of the other side. Raises `ProtocolFault`."""
         self.frames_received += 1
         if self.peer is None:
-            self.peer = self._greeted(frame)
+            self.peer = check_hello(frame, self._cluster)
         elif isinstance(frame, Hello):
             raise ProtocolFault("the peer says hello twice")
         elif isinstance(frame, Beat):
@@ -102,14 +102,16 @@ class Session:
         """What `next_delta` returned has been applied."""
         self._receiver.applied()
 
-    def _greeted(self, frame: Frame) -> Hello:
-        if not isinstance(frame, Hello):
-            raise ProtocolFault("the peer does not say hello first")
-        if frame.protocol != PROTOCOL:
-            raise ProtocolFault(
-                f"the peer (version {frame.version}) speaks relay protocol {frame.protocol}, this end {PROTOCOL}: "
-                "bring agent and server to the same version"
-            )
-        if frame.cluster != self._cluster:
-            raise ProtocolFault(f"the peer speaks for cluster {frame.cluster} on the stream of {self._cluster}")
-        return frame
+
+def check_hello(frame: Frame, cluster: str) -> Hello:
+    """The peer's first frame on the stream of *cluster*. Raises `ProtocolFault` if it cannot be followed by others."""
+    if not isinstance(frame, Hello):
+        raise ProtocolFault("the peer does not say hello first")
+    if frame.protocol != PROTOCOL:
+        raise ProtocolFault(
+            f"the peer (version {frame.version}) speaks relay protocol {frame.protocol}, this end {PROTOCOL}: "
+            "bring agent and server to the same version"
+        )
+    if frame.cluster != cluster:
+        raise ProtocolFault(f"the peer speaks for cluster {frame.cluster} on the stream of {cluster}")
+    return frame

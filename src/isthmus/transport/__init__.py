@@ -6,12 +6,15 @@ from isthmus.transport.errors import (
     IdentityRefused,
     Incompatible,
     NoCredentials,
+    NotRegistered,
     RelayError,
+    Replaced,
     ServerNotTrusted,
     Unreachable,
 )
 from isthmus.transport.hub import Hub, IdentityLedger, Refused, ServerCredentials, TokenRefused
 from isthmus.transport.server import RelayServer
+from isthmus.transport.stream import Pace
 from isthmus.transport.traffic import Traffic
 
 __all__ = [
@@ -25,10 +28,13 @@ __all__ = [
     "Incompatible",
     "LinkObserver",
     "NoCredentials",
+    "NotRegistered",
+    "Pace",
     "Refused",
     "RelayClient",
     "RelayError",
     "RelayServer",
+    "Replaced",
     "ServerCredentials",
     "ServerNotTrusted",
     "TokenRefused",

@@ -1,13 +1,13 @@
 """What can go wrong between an agent and the server, in words that say what to do.
 
-    RelayError
-    ├── Unreachable          nobody answers at that address, or the link broke
-    ├── ServerNotTrusted     the server's certificate is not one that the agent trusts
-    ├── IdentityRefused      the server does not accept the agent's certificate, token or cluster name
-    ├── NotRegistered        the server does not know the cluster
-    ├── Replaced             a newer stream of the same cluster took over
-    ├── Incompatible         the two ends speak different versions of the relay, or one broke its rules
-    └── NoCredentials        the agent has neither a client certificate nor root and token to get one
+RelayError
+├── Unreachable          nobody answers at that address, or the link broke
+├── ServerNotTrusted     the server's certificate is not one that the agent trusts
+├── IdentityRefused      the server does not accept the agent's certificate, token or cluster name
+├── NotRegistered        the server does not know the cluster
+├── Replaced             a newer stream of the same cluster took over
+├── Incompatible         the two ends speak different versions of the relay, or one broke its rules
+└── NoCredentials        the agent has neither a client certificate nor root and token to get one
 """
 
 from __future__ import annotations

@@ -106,7 +106,7 @@ class Link:
     def settle(self) -> None:
         """Carry and apply until nothing moves."""
         moves = (self.send, self.deliver, self.apply)
-        while any([move(end) for move in moves for end in (0, 1)]):
+        while any(move(end) for move in moves for end in (0, 1)):
             pass
 
     def apply(self, end: int) -> bool:
