@@ -98,7 +98,7 @@ async def create_missing(cluster: KubeClient, manifest: Manifest) -> bool:
 
 async def _served(cluster: KubeClient, definition: Manifest) -> None:
     def established(found: Manifest | None) -> bool | None:
-        conditions = (found or {}).get("status", {}).get("conditions", ())
+        conditions = (found or {}).get("status", {}).get("conditions") or ()
         return any(c["type"] == "Established" and c["status"] == "True" for c in conditions) or None
 
     name = definition["metadata"]["name"]
