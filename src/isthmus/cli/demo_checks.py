@@ -1,0 +1,182 @@
+"""Whether two federated clusters look as the walk-through says. The expectations are its own files."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from isthmus.api.kinds import POLICIES
+from isthmus.cli.clusters import connect
+from isthmus.embedded.fleet import walkthrough
+from isthmus.istio.kinds import DESTINATION_RULE, GATEWAY, SERVICE_ENTRY
+from isthmus.model import kinds
+
+Manifest = dict[str, Any]
+
+FEDERATION_NETWORK = ipaddress.ip_network("240.0.0.0/4")
+MASKED_ADDRESS, MASKED_GATEWAY = "x.x.x.x", "y.y.y.y"  # what the expected entry has in place of the two addresses
+
+
+class Row(msgspec.Struct, frozen=True, order=True):
+    """A ServiceEntry as `kubectl get serviceentries -A` lists it, without its age."""
+
+    namespace: str
+    name: str
+    hosts: str
+    location: str
+    resolution: str
+
+
+def expected_rows() -> tuple[Row, ...]:
+    """What the walk-through sees on cluster1 of cluster2's services."""
+    lines = walkthrough("expected/service-entries-on-cluster1.txt").read_text().splitlines()
+    return tuple(Row(*line.split()[:5]) for line in lines[1:] if line.strip())
+
+
+def row_of(entry: Manifest) -> Row:
+    """The row of *entry*."""
+    metadata, spec = entry["metadata"], entry["spec"]
+    return Row(
+        metadata["namespace"],
+        metadata["name"],
+        f"[{','.join(spec['hosts'])}]",
+        spec.get("location", ""),
+        spec.get("resolution", ""),
+    )
+
+
+def missing_rows(entries: Iterable[Manifest], own: str, other: str) -> str:
+    """Which of the walk-through's rows cluster *own* lacks of cluster *other*, and which rows it has besides.
+
+    Entries under the cluster's own name let calls in and are not in the walk-through's list.
+    """
+    renamed = {
+        msgspec.structs.replace(
+            row, name=row.name.replace("cluster2", other), hosts=row.hosts.replace("cluster2", other)
+        )
+        for row in expected_rows()
+    }
+    found = {row_of(entry) for entry in entries if not entry["metadata"]["name"].endswith(f".{own}.global")}
+    wrong = [f"missing {row}" for row in sorted(renamed - found)] + [
+        f"unexpected {row}" for row in sorted(found - renamed)
+    ]
+    return "; ".join(wrong)
+
+
+def differing(entry: Manifest, gateways: Sequence[str]) -> str:
+    """How *entry* differs from the walk-through's entry for `reviews`, whose two addresses are masked."""
+    import yaml
+
+    wanted = yaml.safe_load(walkthrough("expected/service-entry-reviews.yaml").read_text())
+    found = {
+        "apiVersion": entry["apiVersion"],
+        "kind": entry["kind"],
+        "metadata": {key: entry["metadata"].get(key) for key in ("labels", "name", "namespace")},
+        "spec": msgspec.json.decode(msgspec.json.encode(entry["spec"])),
+    }
+    spec = found["spec"]
+    problems = []
+    for address in spec.get("addresses", ()):
+        if ipaddress.ip_address(address) not in FEDERATION_NETWORK:
+            problems.append(f"{address} is not in {FEDERATION_NETWORK}")
+    spec["addresses"] = [MASKED_ADDRESS for _ in spec.get("addresses", ())]
+    for endpoint in spec.get("endpoints", ()):
+        if endpoint["address"] not in gateways:
+            problems.append(f"{endpoint['address']} is not an address of the other cluster's gateway")
+        endpoint["address"] = MASKED_GATEWAY
+    if found != wanted:
+        problems.append(f"found {found}, expected {wanted}")
+    return "; ".join(problems)
+
+
+async def check_walkthrough(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Every check by name, with what is wrong, empty when nothing is. Reads the current kubeconfig."""
+    first, second = names
+    results = []
+    entries: dict[str, tuple[Manifest, ...]] = {}
+    gateways: dict[str, list[str]] = {}
+    for name in names:
+        async with connect(None, name) as cluster:
+            entries[name] = (await cluster.list(SERVICE_ENTRY)).items
+            rules = (await cluster.list(DESTINATION_RULE)).items
+            passing = (await cluster.list(GATEWAY, "istio-system")).items
+            secrets = {item["metadata"]["name"] for item in (await cluster.list(kinds.SECRET, "gloo-mesh")).items}
+            service = await cluster.get(kinds.SERVICE, "istio-system", "istio-ingressgateway")
+        ingress = service["status"]["loadBalancer"]["ingress"]
+        gateways[name] = [entry.get("ip") or entry.get("hostname") for entry in ingress]
+        other = second if name == first else first
+        results += [
+            (
+                f"{name} has the five ServiceEntries of {other} as the walk-through lists them",
+                missing_rows(entries[name], name, other),
+            ),
+            (f"{name} has the entries that let calls of {other} in", _lets_in(entries[name], name)),
+            (f"{name} calls {other} with mutual TLS", _mutual_tls(rules, other)),
+            (f"{name}'s gateway passes mutual TLS on", _passes_on(passing)),
+            (f"{name}'s agent has its own certificate and no token any more", _secrets(secrets)),
+        ]
+    reviews = next(
+        (item for item in entries[first] if item["metadata"]["name"] == f"reviews.default.svc.{second}.global"), None
+    )
+    results += [
+        (
+            f"{first}'s entry for reviews is the walk-through's, field by field",
+            differing(reviews, gateways[second]) if reviews else "it does not exist",
+        ),
+        ("every federated host name has an address of its own", _unique(entries)),
+    ]
+    async with connect(None, "mgmt") as mgmt:
+        for resource in POLICIES:
+            for item in (await mgmt.list(resource.KIND)).items:
+                state = (item.get("status") or {}).get("state", "PENDING")
+                about = f"{item['kind']} {item['metadata']['name']} is ACCEPTED"
+                results.append((about, "" if state == "ACCEPTED" else f"it is {state}: {item.get('status')}"))
+    return results
+
+
+def _lets_in(entries: Iterable[Manifest], own: str) -> str:
+    found = {item["metadata"]["name"] for item in entries}
+    wanted = {row.name.replace("cluster2", own) for row in expected_rows()}
+    return f"missing {', '.join(sorted(wanted - found))}" if wanted - found else ""
+
+
+def _mutual_tls(rules: Iterable[Manifest], other: str) -> str:
+    modes = {
+        item["spec"]["host"]: ((item["spec"].get("trafficPolicy") or {}).get("tls") or {}).get("mode") for item in rules
+    }
+    wrong = [
+        row.name.replace("cluster2", other)
+        for row in expected_rows()
+        if modes.get(row.name.replace("cluster2", other)) != "ISTIO_MUTUAL"
+    ]
+    return f"not for {', '.join(wrong)}" if wrong else ""
+
+
+def _passes_on(gateways: Iterable[Manifest]) -> str:
+    for gateway in gateways:
+        for server in gateway["spec"].get("servers", ()):
+            if (server.get("tls") or {}).get("mode") == "AUTO_PASSTHROUGH" and server["hosts"] == ["*.global"]:
+                return ""
+    return "no Gateway with AUTO_PASSTHROUGH for *.global"
+
+
+def _secrets(names: set[str]) -> str:
+    problems = []
+    if "relay-client-tls-secret" not in names:
+        problems.append("no relay-client-tls-secret")
+    if "relay-identity-token-secret" in names:
+        problems.append("relay-identity-token-secret is still there")
+    return "; ".join(problems)
+
+
+def _unique(entries: dict[str, tuple[Manifest, ...]]) -> str:
+    hosts: dict[str, set[str]] = {}
+    for items in entries.values():
+        for item in items:
+            for address in item["spec"].get("addresses", ()):
+                hosts.setdefault(address, set()).update(item["spec"]["hosts"])
+    shared = [f"{address}: {', '.join(sorted(names))}" for address, names in sorted(hosts.items()) if len(names) > 1]
+    return "; ".join(shared)
