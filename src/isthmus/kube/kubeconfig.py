@@ -155,9 +155,6 @@ def connect(name: str, namespace: str, cluster: dict[str, Any], user: dict[str, 
     except (ConfigError, msgspec.ValidationError, ValueError, OSError) as error:
         # OSError covers ssl.SSLError: what should be a certificate or key is none.
         raise KubeconfigError(f"{at}: context {name!r}: {error}") from error
-    if where.insecure:
-        tls.check_hostname = False
-        tls.verify_mode = ssl.CERT_NONE
     exec_auth = None
     if plugin is not None and auth is None:
         auth = exec_auth = ExecAuth(plugin, cluster, tls, f"{at}: context {name!r}")

@@ -11,6 +11,7 @@ import pytest
 from isthmus.kube import Changed, Forbidden, KubeClient, NotFound, Removed, Replaced, WatchEvent
 from isthmus.model.kinds import CONFIG_MAP
 
+from .conftest import Kubeconfig
 from .peer import DEADLINE, Answer, Peer, answer, config_map, line, listing, status, watching
 
 A3, A5, A6, A9, B4 = (
@@ -181,6 +182,18 @@ async def test_refused_for_a_moment(client: KubeClient, peer: Peer) -> None:
     peer.script = [listing(4, A3), forbidden, forbidden, listing(5, A5), watching(line("MODIFIED", A6))]
 
     assert await first(client, 3) == ["Replaced a@3", "Replaced a@5", "Changed a@6"]
+
+
+async def test_refusals_with_service_between(peer: Peer, kubeconfig: Kubeconfig) -> None:
+    """Patience is for refusals in a row; a watch that opened, even one that told nothing, ends the row."""
+    forbidden = answer(403, status(403, "Forbidden"))
+    peer.script = [
+        *(listing(4, A3), forbidden, listing(5, A5), watching(then="end")),
+        *(forbidden, listing(6, A6), watching()),
+    ]
+
+    async with KubeClient.from_kubeconfig(kubeconfig({"server": peer.url}), patience=0.04) as client:
+        assert await first(client, 3) == ["Replaced a@3", "Replaced a@5", "Replaced a@6"]
 
 
 async def test_refused_for_good(client: KubeClient, peer: Peer) -> None:
