@@ -15,7 +15,7 @@ from isthmus.install.parts import (
     service,
 )
 from isthmus.install.rbac import AGENT_GRANTS, AGENT_OWN_GRANTS
-from isthmus.install.values import RELEASE, AgentValues, Release
+from isthmus.install.values import RELEASE, AgentTokenSecret, AgentValues, ClientSecret, Release, RootSecret
 from isthmus.model import kinds
 
 NAME = "enterprise-agent"
@@ -28,7 +28,7 @@ def agent(values: AgentValues, release: Release = RELEASE) -> tuple[Manifest, ..
     """
     labels = labels_of(NAME, release)
     workload, relay = values.enterprise_agent, values.relay
-    secrets = (
+    secrets: tuple[tuple[str, ClientSecret | RootSecret | AgentTokenSecret], ...] = (
         ("client-cert", relay.client_cert_secret),
         ("root-cert", relay.root_tls_secret),
         ("identity-token", relay.token_secret),

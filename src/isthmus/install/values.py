@@ -50,13 +50,25 @@ class Image(Values, frozen=True):
     pull_policy: typing.Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
 
 
-class SecretName(Values, frozen=True):
-    """A Secret of the server, in the release's namespace."""
+class ServerImage(Image, frozen=True):
+    """The server's image."""
 
-    name: str
+    repository: str = "isthmus/isthmus-server"
 
 
-class TokenSecretName(SecretName, frozen=True):
+class ServerSecret(Values, frozen=True):
+    """The Secret of the server's certificate, in the release's namespace."""
+
+    name: str = "relay-server-tls-secret"
+
+
+class SigningSecret(Values, frozen=True):
+    """The Secret of the CA that signs agents' certificates, in the release's namespace."""
+
+    name: str = "relay-tls-signing-secret"
+
+
+class TokenSecret(Values, frozen=True):
     """The Secret that holds the registration token, and under which key."""
 
     name: str = "relay-identity-token-secret"
@@ -83,7 +95,7 @@ class ServerPorts(Values, frozen=True):
 class ServerWorkload(Values, frozen=True):
     """The Deployment and the Service of the server."""
 
-    image: Image = Image(repository="isthmus/isthmus-server")
+    image: ServerImage = ServerImage()
     service_type: typing.Literal["LoadBalancer", "NodePort", "ClusterIP"] = "LoadBalancer"
     ports: ServerPorts = ServerPorts()
     floating_user_id: bool = False
@@ -122,11 +134,10 @@ class InitialSettings(Values, frozen=True):
 class ServerValues(Values, frozen=True):
     """Values of the server, prefixed ``enterprise-networking``."""
 
-    enabled: typing.Literal[True] = True
     self_signed: bool = True
-    relay_tls_secret: SecretName = SecretName(name="relay-server-tls-secret")
-    signing_tls_secret: SecretName = SecretName(name="relay-tls-signing-secret")
-    token_secret: TokenSecretName = TokenSecretName()
+    relay_tls_secret: ServerSecret = ServerSecret()
+    signing_tls_secret: SigningSecret = SigningSecret()
+    token_secret: TokenSecret = TokenSecret()
     relay: RelayCertificates = RelayCertificates()
     settings: InitialSettings = InitialSettings()
     verbose: bool = False
@@ -176,6 +187,12 @@ class ManagementPlaneValues(Values, frozen=True):
 # --- agent --------------------------------------------------------------------------------------------------------
 
 
+class AgentImage(Image, frozen=True):
+    """The agent's image."""
+
+    repository: str = "isthmus/isthmus-agent"
+
+
 class AgentPorts(Values, frozen=True):
     """Ports of the Service ``enterprise-agent``."""
 
@@ -186,8 +203,7 @@ class AgentPorts(Values, frozen=True):
 class AgentWorkload(Values, frozen=True):
     """The Deployment and the Service of the agent."""
 
-    enabled: typing.Literal[True] = True
-    image: Image = Image(repository="isthmus/isthmus-agent")
+    image: AgentImage = AgentImage()
     ports: AgentPorts = AgentPorts()
     floating_user_id: bool = False
     run_as_user: int = RUN_AS_USER
@@ -196,17 +212,25 @@ class AgentWorkload(Values, frozen=True):
     service_overrides: Free = {}
 
 
-class AgentSecret(Values, frozen=True):
-    """A Secret of the agent. An empty namespace is the release's."""
+class RootSecret(Values, frozen=True):
+    """The Secret of the relay's root certificate. An empty namespace is the release's."""
 
-    name: str
+    name: str = "relay-root-tls-secret"
     namespace: str = ""
 
 
-class AgentTokenSecret(AgentSecret, frozen=True):
-    """The Secret that holds the registration token, and under which key."""
+class ClientSecret(Values, frozen=True):
+    """The Secret in which the agent keeps its certificate. An empty namespace is the release's."""
+
+    name: str = "relay-client-tls-secret"
+    namespace: str = ""
+
+
+class AgentTokenSecret(Values, frozen=True):
+    """The Secret that holds the registration token, and under which key. An empty namespace is the release's."""
 
     name: str = "relay-identity-token-secret"
+    namespace: str = ""
     key: str = "token"
 
 
@@ -220,8 +244,8 @@ class AgentRelay(Values, frozen=True):
     authority: str = "enterprise-networking.gloo-mesh"
     """Name that the server's certificate must carry: ``enterprise-networking.<its namespace>``."""
     insecure: bool = False
-    root_tls_secret: AgentSecret = AgentSecret(name="relay-root-tls-secret")
-    client_cert_secret: AgentSecret = AgentSecret(name="relay-client-tls-secret")
+    root_tls_secret: RootSecret = RootSecret()
+    client_cert_secret: ClientSecret = ClientSecret()
     token_secret: AgentTokenSecret = AgentTokenSecret()
 
 
@@ -252,13 +276,14 @@ def read_values(values: type[V], documents: Sequence[Mapping[str, Any]], setting
     """
     merged: Free = {}
     for document in documents:
-        merged = merge(merged, document)
+        merged = merge(merged, document, keep_null=True)
     free = tuple(key[:-1] for key in known_keys(values) if key.endswith(".*"))
     for setting in settings:
         parsed = parse_setting(setting, free)
         if isinstance(parsed, Problem):
             return parsed
-        merged = merge(merged, parsed)
+        merged = merge(merged, parsed, keep_null=True)
+    merged = _defaulted(merged, free)
     if (unknown := _unknown_key(merged, known_keys(values))) is not None:
         return unknown
     try:
@@ -285,19 +310,22 @@ def parse_setting(setting: str, free: tuple[str, ...] = ()) -> Free | Problem:
         leaf: Any = _value(value[0], typed=not key.startswith(free))
         for step in reversed(path):
             leaf = {step: leaf}
-        document = merge(document, leaf)
+        document = merge(document, leaf, keep_null=True)
     return document
 
 
-def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Free:
-    """*base* with every field of *over* in it: objects are merged, anything else is replaced, null removes."""
+def merge(base: Mapping[str, Any], over: Mapping[str, Any], *, keep_null: bool = False) -> Free:
+    """*base* with every field of *over* in it: objects are merged, anything else is replaced, null removes.
+
+    *keep_null* is for two documents that are both yet to be merged over a third.
+    """
     merged = dict(base)
     for key, value in over.items():
-        if value is None:
+        if value is None and not keep_null:
             merged.pop(key, None)
         elif isinstance(value, Mapping):
             below = merged.get(key)
-            merged[key] = merge(below if isinstance(below, Mapping) else {}, value)
+            merged[key] = merge(below if isinstance(below, Mapping) else {}, value, keep_null=keep_null)
         else:
             merged[key] = value
     return merged
@@ -309,6 +337,15 @@ def _keys(values: type[msgspec.Struct]) -> Iterator[str]:
             yield from (f"{field.encode_name}.{key}" for key in _keys(field.type))
         else:
             yield f"{field.encode_name}.*" if field.type == Free else field.encode_name
+
+
+def _defaulted(document: Mapping[str, Any], free: tuple[str, ...], prefix: str = "") -> Free:
+    """*document* without nulls, which mean the default; under the prefixes *free* they mean what the user wants."""
+    return {
+        key: _defaulted(value, free, f"{prefix}{key}.") if isinstance(value, Mapping) else value
+        for key, value in document.items()
+        if value is not None or prefix.startswith(free)
+    }
 
 
 def _lacking(values: ManagementPlaneValues | AgentValues) -> Problem | None:
