@@ -80,11 +80,11 @@ class _Output:
     def collect(self, changes: dict[ObjectKey, Resource | None]) -> None:
         """Add what changed since the last call to *changes*."""
         taken = self._tap.take()
-        concerned: dict[Any, None] = {}
+        contested: dict[str, None] = {}
         for row, found in taken.items():
             self._note_problems(row, found)
-            for plain in self._note_claim(row, found):
-                concerned.update(dict.fromkeys(self._claimants.get(plain, ())))
+            contested.update(dict.fromkeys(self._note_claim(row, found)))
+        concerned = dict.fromkeys(row for plain in contested for row in self._claimants.get(plain, ()))
         gone = [row for row in taken if row not in concerned]
         named = {row: self._resource(row) for row in concerned}
         # A name may pass from one object to another, so all are given up before any is taken.

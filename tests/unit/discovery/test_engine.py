@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isthmus.api.base import Resource
 from isthmus.api.discovery import Mesh
-from isthmus.discovery import INPUT_KINDS, Discovery, discover, manifest_key
+from isthmus.discovery import Discovery, manifest_key
 from isthmus.model import kinds
-from isthmus.model.ref import Kind, ObjectKey
 from tests.unit.discovery.clusters import (
     Manifest,
     controller,
@@ -26,46 +23,9 @@ from tests.unit.discovery.clusters import (
     pod,
     service,
 )
+from tests.unit.discovery.follower import Follower, identity
 
-KINDS = {(kind.api_version, kind.kind): kind for kind in INPUT_KINDS}
-
-
-class Follower:
-    """A discovery and what its deltas add up to."""
-
-    def __init__(self) -> None:
-        self.discovery = Discovery("cluster1", "gloo-mesh")
-        self.present: dict[ObjectKey, Manifest] = {}
-        self.reported: dict[ObjectKey, Resource] = {}
-
-    def set(self, *manifests: Manifest) -> None:
-        for manifest in manifests:
-            kind, key = identity(manifest)
-            self.present[key] = manifest
-            self.discovery.feed(kind, key, copy.deepcopy(manifest))
-
-    def remove(self, manifest: Manifest) -> None:
-        kind, key = identity(manifest)
-        self.present.pop(key, None)
-        self.discovery.feed(kind, key, None)
-
-    def run(self) -> dict[ObjectKey, Resource | None]:
-        changes = self.discovery.run()
-        for key, resource in changes.items():
-            if resource is None:
-                self.reported.pop(key, None)
-            else:
-                assert resource.key == key
-                self.reported[key] = resource
-        return changes
-
-
-def identity(manifest: Manifest) -> tuple[Kind, ObjectKey]:
-    kind = KINDS[manifest["apiVersion"], manifest["kind"]]
-    return kind, manifest_key(kind, manifest)
-
-
-names, places = st.sampled_from(["a", "b", "a-b"]), st.sampled_from(["default", "b", "b-c"])
+names, places = st.sampled_from(["a", "b", "a-b"]), st.sampled_from(["c", "b-c"])
 ages = st.sampled_from(["", "2024-01-01T00:00:00Z", "2024-01-02T00:00:00Z"])
 versions = st.fixed_dictionaries({"app": names}, optional={"version": st.sampled_from(["v1", "v2"])})
 metadata = st.fixed_dictionaries({}, optional={"creationTimestamp": ages})
@@ -128,12 +88,12 @@ objects = st.one_of(
     st.builds(
         node, st.just("n1"), st.sampled_from(["us-east-1a", "us-east-1b"]), st.sampled_from([(), ("192.0.2.1",)])
     ),
-    st.builds(istiod, st.sampled_from(["", "-next"]), st.sampled_from(["istio-system", "b"])),
+    st.builds(istiod, st.sampled_from(["", "-next"]), st.sampled_from(["istio-system", "b-c"])),
     st.builds(
         mesh_config,
         st.sampled_from(["trustDomain: x", "{}"]),
         st.sampled_from(["", "-next"]),
-        st.sampled_from(["istio-system", "b"]),
+        st.sampled_from(["istio-system", "b-c"]),
     ),
     st.builds(mesh_config, st.just("]"), st.just("-broken")),
     st.builds(istiod, st.just("-broken")),
@@ -148,7 +108,7 @@ changes = st.lists(st.tuples(objects, st.sampled_from(["set", "set", "set", "rem
 @given(st.lists(objects, max_size=15), changes)
 def test_any_sequence_of_changes_ends_like_a_start_from_scratch(first: list[Manifest], history: list[tuple[Any, str]]):
     follower = Follower()
-    follower.set(*first)
+    follower.set(istiod(), mesh_config(), injected_namespace("c"), injected_namespace("b-c"), *first)
 
     for manifest, action in history:
         if action == "remove":
@@ -159,9 +119,7 @@ def test_any_sequence_of_changes_ends_like_a_start_from_scratch(first: list[Mani
             follower.run()
     follower.run()
 
-    resources, problems = discover("cluster1", reversed(follower.present.values()))
-    assert follower.reported == {resource.key: resource for resource in resources}
-    assert follower.discovery.problems() == problems
+    follower.assert_as_from_scratch()
     assert follower.run() == {}
 
 
