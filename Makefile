@@ -30,10 +30,14 @@ lint: $(STAMP) ## format, style, types, layers, generated files
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/python -m isthmus.api.generate --check
 
 format: $(STAMP) ## rewrite the sources in the one style
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
+
+generate: $(STAMP) ## CRDs, references and relay messages, from the types
+	@$(BIN)/python -m isthmus.api.generate
 
 bench: $(STAMP) ## print the benchmark table (BENCH_JSON=FILE writes it as JSON lines too)
 	@$(BIN)/python -m bench

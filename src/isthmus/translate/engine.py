@@ -241,7 +241,8 @@ class Engine:
             return None
         meshes = dict(self._mesh_approvals.get(ref) or {})
         errors = [str(problem) for problem in self._membership.problems.get(ref) or ()]
-        errors += dict.fromkeys(error for status in meshes.values() for error in status.errors)
+        # By name, not as listed: equal dictionaries may differ in order, and then the older one is kept.
+        errors += dict.fromkeys(error for mesh in sorted(meshes) for error in meshes[mesh].errors)
         outcomes = self._outcomes_by_virtual_mesh.get(ref) or ()
         destinations = {destination: approval(outcome.errors) for destination, outcome in outcomes}
         for key, error in self._errors_by_virtual_mesh.get(ref) or ():
