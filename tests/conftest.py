@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
@@ -10,7 +11,10 @@ from hypothesis import HealthCheck, settings
 from tests.golden import Golden, golden_files
 
 # A shared machine has slow moments; the time limit of each test is enough.
-settings.register_profile("isthmus", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# CI repeats the same examples, so that a red run can be repeated; everybody else explores.
+settings.register_profile(
+    "isthmus", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize="CI" in os.environ
+)
 settings.load_profile("isthmus")
 
 GOLDEN = pytest.StashKey[Golden]()
