@@ -25,7 +25,7 @@ from isthmus.model.kinds import CLUSTER_ROLE, CONFIG_MAP, DEPLOYMENT
 from isthmus.model.ref import Kind
 
 from .conftest import Kubeconfig
-from .peer import Answer, Peer, answer, config_map, listing, status
+from .peer import DEADLINE, Answer, Peer, answer, config_map, listing, status
 
 FINE = config_map("a", 7)
 
@@ -245,7 +245,7 @@ async def test_retry_after_is_honoured(client: KubeClient, peer: Peer) -> None:
     started = time.monotonic()
     await client.get(CONFIG_MAP, "default", "a")
 
-    assert 1.0 <= time.monotonic() - started < 2.0
+    assert time.monotonic() - started >= 1.0
 
 
 async def test_retry_after_in_the_status_is_honoured(client: KubeClient, peer: Peer) -> None:
@@ -257,7 +257,7 @@ async def test_retry_after_in_the_status_is_honoured(client: KubeClient, peer: P
         await client.get(CONFIG_MAP, "default", "a")
 
     assert caught.value.retry_after == 60
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < DEADLINE
 
 
 async def test_patience_ends(peer: Peer, kubeconfig: Kubeconfig) -> None:

@@ -209,7 +209,7 @@ async def test_refused_for_good(client: KubeClient, peer: Peer) -> None:
     with pytest.raises(Forbidden, match="cannot watch"):
         await first(client, 1000)
 
-    assert 2 <= time.monotonic() - started < 8
+    assert time.monotonic() - started >= 2
 
 
 async def test_a_watch_takes_no_place_in_the_queue(client: KubeClient, peer: Peer) -> None:
