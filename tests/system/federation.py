@@ -1,0 +1,199 @@
+"""A federated fleet of real processes, and what it should end up with."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import yaml
+
+from isthmus.agent.ownership import ownership_labels, selector, with_labels
+from isthmus.api.discovery import Destination, Mesh, Workload
+from isthmus.api.kubernetes_cluster import KubernetesCluster
+from isthmus.api.parse import ParseFailure, parse
+from isthmus.api.settings import Settings
+from isthmus.api.virtual_mesh import VirtualMesh
+from isthmus.cli.install import install_management_plane
+from isthmus.cli.registration import Registration, register, relay_address
+from isthmus.discovery import INPUT_KINDS, discover
+from isthmus.embedded.fleet import Fleet, walkthrough
+from isthmus.install import ManagementPlaneValues, Release
+from isthmus.istio.kinds import OUTPUT_KINDS
+from isthmus.kube import KubeClient
+from isthmus.model.ref import ObjectKey
+from isthmus.translate import Engine
+from tests.system.http_door import open_door
+from tests.system.link import Network
+
+T = TypeVar("T")
+Manifest = dict[str, Any]
+State = dict[tuple[str, ObjectKey], Manifest]
+"""What is on each cluster, without what no two fleets share: uids, versions, times."""
+
+SECONDS = 25.0  # a guard; everything here takes a second or two on a machine that is not overloaded
+POLL_SECONDS = 0.25
+POD_ADDRESS = re.compile(r"\b10\.\d+\.\d+\.\d+\b")
+
+
+class Federation:
+    """Three clusters, the management plane, two registered agents, one virtual mesh."""
+
+    def __init__(self, fleet: Fleet, kube: Mapping[str, KubeClient], network: Network) -> None:
+        self.fleet = fleet
+        self.kube = kube
+        self.network = network
+
+    @property
+    def mgmt(self) -> KubeClient:
+        """The management cluster."""
+        return self.kube[self.fleet.names[0]]
+
+    def kill(self, cluster: str) -> bool:
+        """End the program on *cluster* as a crash would; the node starts it again. False if none runs now."""
+        pids = list(self.fleet.nodes[cluster].processes.values())
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        return bool(pids)
+
+    async def restart_api_server(self, cluster: str) -> None:
+        """End the API server of *cluster* as a crash would, and start it with what it had."""
+        await self.fleet.servers[cluster].kill()
+        await self.fleet.servers[cluster].start()
+
+    async def outputs(self, cluster: str) -> State:
+        """What agents have written to *cluster*."""
+        ours = selector(cluster, "gloo-mesh")
+        lists = await asyncio.gather(*(self.kube[cluster].list(kind, labels=ours) for kind in OUTPUT_KINDS))
+        return {(cluster, key_of(item)): content(item) for listed in lists for item in listed.items}
+
+    async def actual(self) -> State:
+        """What is on the clusters: everything agents write, and discovered objects with their statuses."""
+        state: State = {}
+        for cluster in self.fleet.managed:
+            state |= await self.outputs(cluster)
+        for resource in (Mesh, Workload, Destination, VirtualMesh):
+            for item in (await self.mgmt.list(resource.KIND)).items:
+                state["mgmt", key_of(item)] = content(item) | {"status": status_of(item)}
+        return state
+
+    async def expected(self) -> State:
+        """What the clusters should have, from what users have on them: computed at once, by the pure core alone."""
+        engine = Engine("gloo-mesh")
+        state: State = {}
+        for resource in (KubernetesCluster, Settings, VirtualMesh):
+            for item in (await self.mgmt.list(resource.KIND)).items:
+                status_free = {key: value for key, value in item.items() if key != "status"}
+                found = parse(status_free)
+                assert not isinstance(found, ParseFailure), found
+                engine.set(found)
+                if resource is VirtualMesh:
+                    state["mgmt", key_of(item)] = content(item)
+        for cluster in self.fleet.managed:
+            lists = await asyncio.gather(*(self.kube[cluster].list(kind) for kind in INPUT_KINDS))
+            for found in discover(cluster, [item for listed in lists for item in listed.items])[0]:
+                engine.set(found)
+                state["mgmt", found.key] = content(found.manifest())
+        engine.run()
+        for key, output in engine.outputs().items():
+            labels = ownership_labels(key.cluster, "gloo-mesh")
+            state[key.cluster, key.object] = content(with_labels(output.manifest(), labels))
+        for status_key in engine.status_keys():
+            key = ObjectKey(status_key.kind.api_version, status_key.kind.kind, status_key.namespace, status_key.name)
+            if ("mgmt", key) in state:
+                status = msgspec.json.decode(msgspec.json.encode(engine.status(status_key)))
+                state["mgmt", key]["status"] = status_of({"status": status, "kind": key.kind})
+        return state
+
+    async def settled(self) -> State:
+        """The state once it is what it should be; fails with the difference when it does not come to that."""
+        difference = ["nothing was compared"]
+
+        async def same() -> State | None:
+            expected, actual = await self.expected(), await self.actual()
+            difference[:] = compare(actual, expected)
+            return None if difference else actual
+
+        try:
+            return await until(same)
+        except TimeoutError:
+            raise AssertionError("\n".join(["the fleet does not settle:", *difference[:20]])) from None
+
+
+async def until(condition: Callable[[], Awaitable[T | None]], seconds: float = SECONDS) -> T:
+    """What *condition* returns once that is something. Raises TimeoutError."""
+    async with asyncio.timeout(seconds):
+        while True:
+            found = await condition()
+            if found is not None:
+                return found
+            await asyncio.sleep(POLL_SECONDS)
+
+
+def key_of(item: Manifest) -> ObjectKey:
+    metadata = item["metadata"]
+    return ObjectKey(item["apiVersion"], item["kind"], metadata.get("namespace", ""), metadata["name"])
+
+
+def content(item: Manifest) -> Manifest:
+    """What of an object must be the same everywhere."""
+    metadata = item["metadata"]
+    return {
+        "labels": metadata.get("labels") or {},
+        "annotations": {k: v for k, v in (metadata.get("annotations") or {}).items() if "last-applied" not in k},
+        "spec": item.get("spec"),
+    }
+
+
+def status_of(item: Manifest) -> Manifest:
+    """The status, without how often the object was written before."""
+    return {key: value for key, value in (item.get("status") or {}).items() if key != "observedGeneration"}
+
+
+def compare(actual: State, expected: State) -> list[str]:
+    """How two states differ, a line for each object."""
+    lines = []
+    for place in sorted({*actual, *expected}):
+        if place not in actual:
+            lines.append(f"lost: {place[0]} {place[1]}")
+        elif place not in expected:
+            lines.append(f"left over: {place[0]} {place[1]}")
+        elif actual[place] != expected[place]:
+            parts = [k for k in actual[place] if actual[place].get(k) != expected[place].get(k)]
+            shown = [f"{k}: {actual[place].get(k)} instead of {expected[place].get(k)}" for k in parts]
+            lines.append(f"wrong: {place[0]} {place[1]} {'; '.join(shown)}")
+    return lines
+
+
+def without_pod_addresses(state: State) -> Any:
+    """*state* with one word for all pod addresses: pods get theirs in the order in which they happen to start."""
+    text = msgspec.json.encode([(cluster, str(key), found) for (cluster, key), found in sorted(state.items())])
+    return msgspec.json.decode(POD_ADDRESS.sub("pod", text.decode()))
+
+
+@asynccontextmanager
+async def federation(directory: Path, *, own_processes: bool) -> AsyncIterator[Federation]:
+    """A running federation in *directory*; its API servers are processes of their own if they are to be killed."""
+    async with AsyncExitStack() as stack:
+        fleet = await stack.enter_async_context(
+            Fleet(directory, own_processes=own_processes, open_door=open_door if own_processes else None)
+        )
+        kube = {
+            name: await stack.enter_async_context(KubeClient.from_kubeconfig(fleet.kubeconfig, name))
+            for name in fleet.names
+        }
+        mgmt = kube[fleet.names[0]]
+        await install_management_plane(mgmt, ManagementPlaneValues(), Release(), SECONDS)
+        network = await stack.enter_async_context(Network(await relay_address(mgmt, "gloo-mesh")))
+        async with asyncio.TaskGroup() as tasks:
+            for name in fleet.managed:
+                wanted = Registration(name=name, relay_address=network.address, seconds=SECONDS)
+                tasks.create_task(register(mgmt, kube[name], wanted))
+        await mgmt.apply(VirtualMesh.KIND, yaml.safe_load(walkthrough("virtual-mesh.yaml").read_text()))
+        yield Federation(fleet, kube, network)
