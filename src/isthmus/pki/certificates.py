@@ -13,10 +13,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from isthmus.model.problem import Problem
-from isthmus.pki.keys import PemInvalid, hash_for, load_csr, load_key, public_key_of
+from isthmus.pki.keys import MAX_COMMON_NAME, PemInvalid, hash_for, load_csr, load_key, public_key_of
 
 CLOCK_SKEW = timedelta(minutes=5)  # certificates begin this much earlier, for clocks that are behind
-MAX_COMMON_NAME = 64  # X.520 upper bound; the full name is always in the SAN
 
 PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey | ed25519.Ed25519PublicKey
 

@@ -11,6 +11,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import NameOID
 
+MAX_COMMON_NAME = 64  # X.520 upper bound; the full name is always among the DNS names
+
 SigningKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
 
 
@@ -62,11 +64,11 @@ def fingerprint_of(public: ec.EllipticCurvePublicKey | rsa.RSAPublicKey | ed2551
 
 
 def make_csr(key: bytes, name: str) -> bytes:
-    """A request for a certificate whose common name and DNS name are *name*."""
+    """A request for a certificate whose common name and only DNS name are *name*."""
     private = load_key(key)
     return (
         x509.CertificateSigningRequestBuilder()
-        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name[:MAX_COMMON_NAME])]))
         .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
         .sign(private, hash_for(private))
         .public_bytes(serialization.Encoding.PEM)

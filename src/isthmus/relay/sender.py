@@ -68,6 +68,7 @@ class Sender:
         self._sent = 0
         self._taken = 0
         self._resyncs = 0
+        self.records_sent = 0
         self.generations_sent = 0
         self.generations_acknowledged = 0
 
@@ -117,6 +118,8 @@ class Sender:
             self.generations_sent = frame.generation
         if isinstance(frame, Changes | Part):
             self._sent += window_units(frame)
+        if isinstance(frame, Changes):
+            self.records_sent += len(frame.entries)
         return frame
 
     def _offer(self) -> Offer:
@@ -199,6 +202,7 @@ class Sender:
                 size += DIGEST_BYTES
             elif len(record.payload) > SLICE_BYTES:
                 yield from _parts_of(key, record)
+                self.records_sent += 1
             else:
                 entries.append(Entry(key, record.digest, record.payload))
                 size += ENTRY_BYTES + len(key) + len(record.payload)

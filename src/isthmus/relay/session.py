@@ -58,6 +58,11 @@ class Session:
         return self._sender.generations_acknowledged
 
     @property
+    def records_sent(self) -> int:
+        """How many records were sent with their payload."""
+        return self._sender.records_sent
+
+    @property
     def records_received(self) -> int:
         """How many records arrived with their payload."""
         return self._receiver.records_received

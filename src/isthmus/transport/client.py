@@ -32,7 +32,18 @@ from isthmus.transport.errors import (
     RelayError,
     Unreachable,
 )
-from isthmus.transport.stream import CLUSTER_HEADER, LINK_ERRORS, Carrier, Channel, Pace, apart, digests_of, utc_now
+from isthmus.transport.stream import (
+    CLUSTER_HEADER,
+    LINK_ERRORS,
+    MAX_MESSAGE_BYTES,
+    Carrier,
+    Channel,
+    Pace,
+    apart,
+    bound,
+    digests_of,
+    utc_now,
+)
 from isthmus.transport.traffic import Traffic
 from isthmus.wire import relay_pb2 as wire
 from isthmus.wire.relay_grpc import IdentityStub, RelayStub
@@ -251,6 +262,7 @@ class RelayClient:
             stream = RelayStub(link).Connect.open(metadata={CLUSTER_HEADER: self._cluster})
             async with stream:
                 await apart(stream.send_request(), self._pace.answer)
+                bound(stream._stream, MAX_MESSAGE_BYTES)
                 carrier = Carrier(session, _channel_of(stream), self._subscriber, self._traffic, wake, self._pace)
                 await apart(self._greet(session, carrier), self._pace.answer)
                 self._traffic.connected = True

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import MappingProxyType, TracebackType
-from typing import Any, Self, cast
+from typing import Any, Self, TypeVar, cast
 
 import grpclib.server
 from cryptography.x509 import random_serial_number
@@ -26,9 +26,12 @@ from isthmus.transport.hub import Hub, IdentityLedger, Refused, ServerCredential
 from isthmus.transport.stream import (
     CLUSTER_HEADER,
     LINK_ERRORS,
+    MAX_MESSAGE_BYTES,
+    MAX_REQUEST_BYTES,
     Carrier,
     Channel,
     Pace,
+    bound,
     digests_of,
     keep_watch,
     utc_now,
@@ -38,6 +41,7 @@ from isthmus.transport.traffic import Traffic
 from isthmus.wire import relay_grpc
 from isthmus.wire import relay_pb2 as wire
 
+Request = TypeVar("Request", wire.IssueRequest, wire.RenewRequest)
 AgentStream = grpclib.server.Stream[wire.ToServer, wire.ToAgent]
 
 
@@ -255,6 +259,14 @@ class RelayServer:
         except ProtocolFault as error:
             raise GRPCError(Status.FAILED_PRECONDITION, str(error)) from error
 
+    async def _request_of(self, stream: grpclib.server.Stream[Request, wire.IssueResponse]) -> Request | None:
+        bound(stream._stream, MAX_REQUEST_BYTES)
+        try:
+            async with asyncio.timeout(self._pace.answer):
+                return await stream.recv_message()
+        except TimeoutError as error:
+            raise GRPCError(Status.DEADLINE_EXCEEDED, "the request does not come to its end") from error
+
     async def _issue(self, request: wire.IssueRequest) -> wire.IssueResponse:
         """A certificate against a token."""
         tls = self._signing()
@@ -307,6 +319,7 @@ class _Relay(relay_grpc.RelayBase):
         self._server = server
 
     async def Connect(self, stream: AgentStream) -> None:
+        bound(stream._stream, MAX_MESSAGE_BYTES)
         await self._server._connect(stream)
 
 
@@ -315,12 +328,12 @@ class _Identity(relay_grpc.IdentityBase):
         self._server = server
 
     async def Issue(self, stream: grpclib.server.Stream[wire.IssueRequest, wire.IssueResponse]) -> None:
-        request = await stream.recv_message()
+        request = await self._server._request_of(stream)
         await stream.send_message(await self._server._issue(request or wire.IssueRequest()))
 
     async def Renew(self, stream: grpclib.server.Stream[wire.RenewRequest, wire.IssueResponse]) -> None:
         cluster, _ = self._server._identify(stream)
-        request = await stream.recv_message()
+        request = await self._server._request_of(stream)
         await stream.send_message(await self._server._renew(request or wire.RenewRequest(), cluster))
 
 

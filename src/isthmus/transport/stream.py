@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
+import grpclib.protocol
+from grpclib.const import Status
 from grpclib.exceptions import GRPCError, StreamTerminatedError
 from h2.exceptions import H2Error
 
@@ -28,6 +30,8 @@ LINK_ERRORS = (RelayError, ProtocolFault, GRPCError, StreamTerminatedError, H2Er
 
 CLUSTER_HEADER = "x-cluster-id"  # gRPC metadata with the name of the agent's cluster
 UNACKNOWLEDGED_MILLISECONDS = 30_000  # until the kernel gives up a connection whose peer has vanished
+MAX_MESSAGE_BYTES = 4 * 2**20  # as gRPC has it by default; grpclib would take anything
+MAX_REQUEST_BYTES = 64 * 2**10  # for a certificate: such peers may be anybody
 DIGEST_SLICE_BYTES = 2**20  # hashed at a time, about a millisecond's worth
 
 
@@ -85,13 +89,15 @@ class Carrier:
         self._wake = wake  # the writer
         self._arrived = asyncio.Event()  # wakes the applier
         self._pace = pace
+        self._records_sent = 0
 
     async def send(self, frame: Frame) -> None:
         """Send one frame."""
         message = encode(frame)
         await self._channel.send(message)
         self._traffic.bytes_out += message.ByteSize()
-        self._traffic.records_out += len(message.changes.records)
+        self._traffic.records_out += self._session.records_sent - self._records_sent
+        self._records_sent = self._session.records_sent
         self._traffic.generations_sent = self._session.generations_sent
 
     async def receive(self) -> None:
@@ -184,6 +190,18 @@ async def _stop(tasks: Collection[asyncio.Task[Any]]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.wait(tasks)
+
+
+def bound(stream: grpclib.protocol.Stream, limit: int) -> None:
+    """Refuse messages on *stream* that announce more than *limit* bytes, before any of them is kept."""
+    receive = stream.recv_data
+
+    async def receive_within(size: int) -> bytes:
+        if size > limit:
+            raise GRPCError(Status.RESOURCE_EXHAUSTED, f"a message of {size} bytes; up to {limit} are taken")
+        return await receive(size)
+
+    stream.recv_data = receive_within  # type: ignore[method-assign]
 
 
 def keep_watch(connection: socket.socket) -> None:

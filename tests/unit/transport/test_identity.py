@@ -201,6 +201,20 @@ async def test_a_server_with_another_name_is_not_trusted(relay):
     assert management.redeemed == {}
 
 
+async def test_a_request_larger_than_any_is_refused_before_it_is_read(relay):
+    """Anybody can ask for a certificate; nobody can fill the server's memory with it."""
+    management = Management()
+
+    async with (
+        server(management, relay.server()) as running,
+        agent(running.port, store=newcomer(relay, "x" * 1_000_000)) as greedy,
+    ):
+        await until(lambda: greedy.errors)
+
+    assert "up to 65536 are taken" in str(greedy.errors[0])
+    assert management.redeemed == {}
+
+
 async def test_an_agent_does_not_pass_for_the_server(relay):
     """A token does not buy a certificate with a name of the server."""
     management = Management()

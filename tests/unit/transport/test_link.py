@@ -194,6 +194,7 @@ async def test_a_very_large_record_arrives(pair):
     await until(lambda: management.up["c1"].records)
 
     assert management.up["c1"].records == {"big": big, "small": b"x"}
+    assert link.client.traffic.records_out == 2
 
 
 async def test_a_slow_receiver_holds_the_sender_back(pair):
