@@ -270,7 +270,7 @@ class Api:
                 )
             if write.validation == "Warn":
                 warnings = tuple(unknown)
-            schema.drop_nulls(new, rules)
+            schema.normalize(new, rules)
             schema.fill_defaults(new, rules)
             causes += schema.validate(new, rules)
         else:
@@ -461,8 +461,12 @@ class Api:
             builtin.fill_defaults(resource, config, self._addresses)
         reset = _reset(resource, version, subresource)
         if stored is None:
-            if subresource or metadata.get("resourceVersion") or metadata.get("uid"):
+            if subresource:
                 raise errors.not_found(resource, name)
+            if metadata.get("uid"):
+                why = f"uid mismatch: the provided object specified uid {metadata['uid']}, and no existing object was found"
+                raise errors.conflict(resource, name, why)
+            metadata.pop("resourceVersion", None)
             self._check_namespace(resource, config)
             _, owners = fields.apply({}, {}, config, shape, manager, reset=reset, force=True, now=self._now())
             return self._create(resource, version, reset(config), write, owners)

@@ -396,7 +396,7 @@ def _service_faults(service: Manifest, old: Manifest | None) -> Iterator[Cause]:
         name = port.get("name", "")
         if not name and len(ports) > 1:
             yield _required(f"{at}.name")
-        if name in seen:
+        if name and name in seen:
             yield Cause(f"{at}.name", "FieldValueDuplicate", f'Duplicate value: "{name}"')
         seen.add(name)
         if not isinstance(port.get("port"), int) or not 1 <= port["port"] <= 65535:

@@ -96,6 +96,14 @@ def invalid(resource: Resource, name: str, causes: Sequence[Cause]) -> ApiError:
     return ApiError(422, "Invalid", f'{what} "{name}" is invalid: {joined}', details)
 
 
+def unversioned(resource: Resource, name: str) -> ApiError:
+    """422: the kind is replaced with its resourceVersion only."""
+    text = "Invalid value: 0: must be specified for an update"
+    details = _details(resource, name, causes=[_cause(Cause("metadata.resourceVersion", "FieldValueInvalid", text))])
+    message = f'{resource.qualified} "{name}" is invalid: metadata.resourceVersion: {text}'
+    return ApiError(422, "Invalid", message, details)
+
+
 def _cause(cause: Cause) -> dict[str, str]:
     return {"reason": cause.reason, "message": cause.message, "field": cause.field}
 

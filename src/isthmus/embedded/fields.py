@@ -94,7 +94,10 @@ def write_owners(owners: Owners) -> list[dict[str, Any]]:
     entries = []
     for manager, owned in sorted(owners.items(), key=lambda item: (item[0].operation, item[1].time, item[0])):
         entry: dict[str, Any] = {"manager": manager.name, "operation": manager.operation}
-        entry |= {"apiVersion": manager.api_version, "time": owned.time, "fieldsType": "FieldsV1"}
+        entry |= {"apiVersion": manager.api_version}
+        if owned.time:
+            entry["time"] = owned.time
+        entry["fieldsType"] = "FieldsV1"
         entry["fieldsV1"] = _tree(owned.paths)
         if manager.subresource:
             entry["subresource"] = manager.subresource
@@ -298,9 +301,11 @@ def apply(
         for path in sorted(owned.paths & change.changed)
     ]
     if conflicts and not force:
-        raise _conflict_error(conflicts, owners)
+        raise _conflict_error(conflicts)
     result = _without(owners, change.changed | change.removed, manager)
-    return merged, _with_manager(result, owners, manager, paths, now)
+    # An apply that only joins the owners leaves no time, as on the real server.
+    stamp = now if change.changed or change.removed else before.time if before is not None else ""
+    return merged, _with_manager(result, owners, manager, paths, stamp)
 
 
 def _closure(paths: FieldSet) -> FieldSet:
@@ -392,29 +397,28 @@ def _refuse_duplicates(value: Any, shape: Shape, at: str) -> None:
 # --- messages ---
 
 
-def _conflict_error(conflicts: list[tuple[Manager, Path]], owners: Owners) -> ApiError:
+def _conflict_error(conflicts: list[tuple[Manager, Path]]) -> ApiError:
     causes = [
-        Cause(shown_path(path), "FieldManagerConflict", f"conflict with {_who(manager, owners)}")
-        for manager, path in conflicts
+        Cause(shown_path(path), "FieldManagerConflict", f"conflict with {_who(manager)}") for manager, path in conflicts
     ]
     if len(conflicts) == 1:
         manager, path = conflicts[0]
         return apply_conflict(
-            f"Apply failed with 1 conflict: conflict with {_who(manager, owners)}: {shown_path(path)}", causes
+            f"Apply failed with 1 conflict: conflict with {_who(manager)}: {shown_path(path)}", causes
         )
     lines = []
     for manager in dict.fromkeys(manager for manager, _ in conflicts):
-        lines.append(f"conflicts with {_who(manager, owners)}:")
+        lines.append(f"conflicts with {_who(manager)}:")
         lines += [f"- {shown_path(path)}" for other, path in conflicts if other == manager]
     return apply_conflict(f"Apply failed with {len(conflicts)} conflicts: " + "\n".join(lines), causes)
 
 
-def _who(manager: Manager, owners: Owners) -> str:
+def _who(manager: Manager) -> str:
     text = f'"{manager.name}"'
     if manager.subresource:
         text += f' with subresource "{manager.subresource}"'
     if manager.operation == "Update":
-        text += f" using {manager.api_version} at {owners[manager].time}"
+        text += f" using {manager.api_version}"
     return text
 
 

@@ -36,6 +36,15 @@ WATCH_SECONDS = 1800  # how long a watch lives when the client does not say; the
 FIELD_MANAGER_BYTES = 128
 
 _HEALTH = ("/healthz", "/livez", "/readyz")
+_VERSIONED = frozenset(
+    {
+        "CustomResourceDefinition",
+        "Lease",
+        "PodDisruptionBudget",
+        "MutatingWebhookConfiguration",
+        "ValidatingWebhookConfiguration",
+    }
+)
 _RETURNS_DELETED = frozenset({"pods", "services", "serviceaccounts", "namespaces"})
 _PATCH_TYPES = (
     "application/json-patch+json",
@@ -198,7 +207,7 @@ class Http:
         if request.method == "POST":
             if target.resource.namespaced and not target.namespace:
                 raise errors.method_not_allowed()
-            manifest = await _read_manifest(request)
+            manifest = await _read_manifest(request, target.resource)
             write = _write_options(request)
             written = self._api.create(target.resource, target.version, target.namespace, manifest, write)
             return self._written(request, target, written)
@@ -344,8 +353,11 @@ class Http:
             self._check_revision(request.query_params.get("resourceVersion", ""))
             return self._one(target, _form(request), self._api.find(resource, namespace, name))
         if request.method == "PUT":
-            manifest = await _read_manifest(request)
+            manifest = await _read_manifest(request, resource)
             write = _write_options(request)
+            if not (manifest.get("metadata") or {}).get("resourceVersion") and _needs_version(resource):
+                self._api.find(resource, namespace, name)
+                raise errors.unversioned(resource, name)
             written = self._api.update(
                 resource, version, namespace, name, manifest, write, subresource=target.subresource
             )
@@ -579,6 +591,11 @@ class _WatchResponse(Response):
 # --- requests ---
 
 
+def _needs_version(resource: Resource) -> bool:
+    """Whether an object of this kind is replaced with its resourceVersion only."""
+    return resource.custom or resource.kind in _VERSIONED
+
+
 async def _read_bytes(request: Request) -> bytes:
     if int(request.headers.get("content-length") or 0) > MAX_BODY_BYTES:
         raise errors.too_large()
@@ -603,13 +620,20 @@ async def _read_body(request: Request) -> Any:
         raise errors.bad_request(f"error decoding YAML: {error}") from error
 
 
-async def _read_manifest(request: Request) -> Manifest:
+async def _read_manifest(request: Request, resource: Resource | None = None) -> Manifest:
     media = request.headers.get("content-type", _JSON).partition(";")[0].strip()
     if media not in (_JSON, "application/yaml"):
         raise errors.unsupported_media_type(media, (_JSON, "application/yaml"))
     manifest = await _read_body(request)
     if not isinstance(manifest, dict):
         raise errors.bad_request("the body is not an object")
+    missing = [name for name in ("kind", "apiVersion") if not manifest.get(name)]
+    if resource is not None and resource.custom and missing:  # of built-in kinds the path says enough
+        name = "Kind" if missing[0] == "kind" else "apiVersion"
+        raise errors.bad_request(
+            f"the object provided is unrecognized (must be of type {resource.kind}): Object '{name}' is missing in "
+            f"'{orjson.dumps(manifest).decode()[:100]}'"
+        )
     return manifest
 
 

@@ -1,8 +1,8 @@
 """CustomResourceDefinitions of Istio's kinds and of the others that the walk-through applies.
 
-Names, short names, versions and printer columns are Istio's; the schemas are open, because Istio's own validation is not
-this server's business. Source: https://github.com/istio/api, kubernetes/customresourcedefinitions.gen.yaml, release 1.30,
-and for NetworkAttachmentDefinition the k8s.cni.cncf.io de-facto standard.
+Names, short names, versions and printer columns are Istio's; the schemas are open, because Istio's own validation is
+not this server's business. Source: https://github.com/istio/api, kubernetes/customresourcedefinitions.gen.yaml, release
+1.30, and for NetworkAttachmentDefinition the k8s.cni.cncf.io de-facto standard.
 """
 
 from __future__ import annotations

@@ -75,14 +75,15 @@ def strategic_merge_patch(target: Any, patch: Any, shape: Shape) -> Any:
             result[name] = value
     for name, order in orders.items():
         if isinstance(result.get(name), list):
-            result[name] = _ordered(result[name], order, shape.field(name).patch_key)
+            before = target.get(name) if isinstance(target, dict) else None
+            result[name] = _ordered(result[name], order, before or [], shape.field(name).patch_key or ".")
     return result
 
 
 def _merge_list(target: list[Any], patch: list[Any], shape: Shape) -> list[Any]:
     key = shape.patch_key
     if key == ".":
-        return [*target, *(item for item in patch if item not in target)]
+        return _ordered([*target, *(item for item in patch if item not in target)], patch, target, key)
     if any(isinstance(item, dict) and item.get("$patch") == "replace" for item in patch):
         return [item for item in patch if not (isinstance(item, dict) and "$patch" in item)]
     result = list(target)
@@ -96,24 +97,28 @@ def _merge_list(target: list[Any], patch: list[Any], shape: Shape) -> list[Any]:
             result[same[0]] = strategic_merge_patch(result[same[0]], item, shape.item)
         else:
             result.append(strategic_merge_patch({}, item, shape.item))
-    return result
+    return _ordered(result, [item for item in patch if "$patch" not in item], target, key)
 
 
 def _same(old: Any, item: dict[str, Any], key: str) -> bool:
-    return isinstance(old, dict) and old.get(key, KEY_DEFAULTS.get(key)) == item[key]
+    return isinstance(old, dict) and _mark(old, key) == _mark(item, key)
 
 
-def _ordered(items: list[Any], order: list[Any], key: str) -> list[Any]:
-    """Items in the given order; an item that the order does not name stays behind its predecessor."""
-    if key in ("", "."):
-        rank = {str(value): at for at, value in enumerate(order)}
-        keys = [str(item) for item in items]
-    else:
-        rank = {str(value.get(key)): at for at, value in enumerate(order)}
-        keys = [str(item.get(key)) for item in items]
-    named = iter(sorted((item for item, k in zip(items, keys, strict=True) if k in rank), key=_rank(rank, key)))
-    return [next(named) if k in rank else item for item, k in zip(items, keys, strict=True)]
+def _mark(item: Any, key: str) -> str:
+    """What identifies an item of a list whose merge key is *key*."""
+    return str(item.get(key, KEY_DEFAULTS.get(key)) if key != "." and isinstance(item, dict) else item)
 
 
-def _rank(rank: dict[str, int], key: str) -> Any:
-    return lambda item: rank[str(item if key in ("", ".") else item.get(key))]
+def _ordered(items: list[Any], order: list[Any], before: list[Any], key: str) -> list[Any]:
+    """Items in the order of the patch; those that it does not name come as early as the order *before* allows."""
+    wanted = [_mark(item, key) for item in order]
+    server = {_mark(item, key): at for at, item in enumerate(before)}
+    named = sorted(
+        (item for item in items if _mark(item, key) in wanted), key=lambda item: wanted.index(_mark(item, key))
+    )
+    others = [item for item in items if _mark(item, key) not in wanted]
+    result = []
+    while named and others:
+        left, right = server.get(_mark(others[0], key), -1), server.get(_mark(named[0], key), -1)
+        result.append(others.pop(0) if 0 <= left < right else named.pop(0))
+    return [*result, *others, *named]

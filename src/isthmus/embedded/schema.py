@@ -89,18 +89,27 @@ def fill_defaults(value: Any, schema: Schema) -> None:
             fill_defaults(item, schema["items"])
 
 
-def drop_nulls(value: Any, schema: Schema) -> None:
-    """Take null fields that the schema does not allow to be null out of *value* (changed in place)."""
+def normalize(value: Any, schema: Schema) -> Any:
+    """*value* (changed in place) without nulls that the schema does not allow, and with 2.0 as the integer 2."""
     if isinstance(value, dict):
-        for name in [name for name, below in value.items() if below is None]:
-            sub = schema.get("properties", {}).get(name)
-            if sub is not None and not sub.get("nullable") and not sub.get("x-kubernetes-preserve-unknown-fields"):
+        properties, additional = schema.get("properties", {}), schema.get("additionalProperties")
+        for name in list(value):
+            sub = properties.get(name, additional if isinstance(additional, dict) else {})
+            if value[name] is None and name in properties and not _takes_null(sub):
                 del value[name]
-        for name, below in value.items():
-            drop_nulls(below, schema.get("properties", {}).get(name, {}))
-    elif isinstance(value, list) and isinstance(schema.get("items"), dict):
-        for item in value:
-            drop_nulls(item, schema["items"])
+            else:
+                value[name] = normalize(value[name], sub)
+    elif isinstance(value, list):
+        items = schema.get("items")
+        if isinstance(items, dict):
+            value[:] = [normalize(item, items) for item in value]
+    elif isinstance(value, float) and schema.get("type") == "integer" and value.is_integer():
+        return int(value)
+    return value
+
+
+def _takes_null(schema: Schema) -> bool:
+    return bool(schema.get("nullable") or schema.get("x-kubernetes-preserve-unknown-fields"))
 
 
 def validate(manifest: dict[str, Any], schema: Schema) -> list[Cause]:
