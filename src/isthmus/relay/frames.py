@@ -6,7 +6,7 @@ with Hello, and send a Beat when they have had nothing to say for a while.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 PROTOCOL = 1  # raised when an older peer would misunderstand us
 
@@ -22,8 +22,7 @@ class ProtocolFault(Exception):
     """The peer broke the rules of the relay, or follows other ones."""
 
 
-@dataclass(frozen=True, slots=True)
-class Hello:
+class Hello(msgspec.Struct, frozen=True):
     """Who speaks: the protocol's number, the cluster that the stream belongs to, the version of the program."""
 
     protocol: int
@@ -31,24 +30,21 @@ class Hello:
     version: str
 
 
-@dataclass(frozen=True, slots=True)
-class Offer:
+class Offer(msgspec.Struct, frozen=True):
     """The digest of everything published (`records.root_of`), and whether that is all there will be."""
 
     root: bytes
     complete: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Compare:
+class Compare(msgspec.Struct, frozen=True):
     """The subscriber's bucket digests, joined; empty when it holds nothing."""
 
     bits: int
     buckets: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Table:
+class Table(msgspec.Struct, frozen=True):
     """Record digests of the buckets that differ. *differing* is a bitmap of those buckets, in the first frame only."""
 
     differing: bytes
@@ -56,8 +52,7 @@ class Table:
     last: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Want:
+class Want(msgspec.Struct, frozen=True):
     """Record digests that the subscriber lacks, and such as only it holds."""
 
     missing: bytes
@@ -65,8 +60,7 @@ class Want:
     last: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True):
     """A record as it travels."""
 
     key: str
@@ -74,8 +68,7 @@ class Entry:
     payload: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(msgspec.Struct, frozen=True):
     """A slice of a record whose payload has *total* bytes."""
 
     key: str
@@ -84,8 +77,7 @@ class Part:
     slice: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Changes:
+class Changes(msgspec.Struct, frozen=True):
     """Changes of one generation; *end* closes it and gives *generation* and *complete* their meaning.
 
     *confirmed* are digests, joined, of surplus records that stay.
@@ -99,23 +91,20 @@ class Changes:
     complete: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Ack:
+class Ack(msgspec.Struct, frozen=True):
     """Window units taken since the last offer, and the last generation applied."""
 
     taken: int
     applied: int
 
 
-@dataclass(frozen=True, slots=True)
-class Resync:
+class Resync(msgspec.Struct, frozen=True):
     """The subscriber cannot follow, and why."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Beat:
+class Beat(msgspec.Struct, frozen=True):
     """A sign of life, from an end that had nothing else to say."""
 
 

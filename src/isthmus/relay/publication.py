@@ -36,7 +36,8 @@ class Subscriber(Protocol):
     async def receive(self, delta: Delta) -> None:
         """Take one generation. Called in order, one at a time; as long as it takes, the sender is held back.
 
-        The first call of every connection tells how the other side differs from `held`, and may be empty.
+        The first call of every connection tells how the other side differs from `held`, and may be empty. A link that
+        breaks cancels the call; what it has not come to hold by then is sent again.
         """
         ...
 

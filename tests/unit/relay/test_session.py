@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from isthmus.relay import MAX_RECORD_BYTES, Publication, RecordTooLarge
 from isthmus.relay.frames import (

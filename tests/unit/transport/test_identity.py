@@ -7,15 +7,19 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from grpclib.const import Status
+from grpclib.exceptions import GRPCError
 
 from isthmus.pki import (
     RELAY_SERVER_SECRET,
     certificate_facts,
     check_chain,
     key_fingerprint,
+    make_csr,
     make_leaf,
     new_key,
 )
+from isthmus.relay.frames import PROTOCOL, Hello
 from isthmus.transport import (
     ClientCredentials,
     IdentityRefused,
@@ -28,6 +32,10 @@ from isthmus.transport import (
     ServerNotTrusted,
     Unreachable,
 )
+from isthmus.transport.codec import encode
+from isthmus.transport.dial import Target, dial
+from isthmus.wire import relay_pb2 as wire
+from isthmus.wire.relay_grpc import IdentityStub, RelayStub
 
 from .fleet import BRISK, TOKEN, Management, Proxy, Relay, Store, agent, server, until
 
@@ -107,23 +115,65 @@ async def test_an_agent_without_token_and_certificate_says_what_it_lacks(relay):
     assert "relay-root-tls-secret (ca.crt) and relay-identity-token-secret (token)" in str(lost.errors[0])
 
 
-async def test_the_certificate_of_another_cluster_is_refused_by_both_ends(relay):
-    """The agent notices by itself; the server does not rely on that."""
+async def test_an_agent_with_the_certificate_of_another_cluster_says_so(relay):
     management = Management()
-    stolen = Store(ClientCredentials(root=relay.root, identity=relay.identity("c2")))
+    mixed_up = Store(ClientCredentials(root=relay.root, identity=relay.identity("c2")))
+
+    async with server(management, relay.server()) as running, agent(running.port, store=mixed_up) as refused:
+        await until(lambda: refused.errors)
+
+    assert isinstance(refused.errors[0], IdentityRefused)
+    assert "certificate for c2, this agent's cluster is c1" in str(refused.errors[0])
+    assert management.events == []
+
+
+@pytest.mark.parametrize(
+    ("certificate", "header", "hello", "status", "text"),
+    [
+        ("c2", "c1", "c1", Status.PERMISSION_DENIED, "the client certificate is for c2, not for cluster c1"),
+        ("c2", "c2", "c1", Status.FAILED_PRECONDITION, "speaks for cluster c1 on the stream of c2"),
+        ("c2", "", "c2", Status.INVALID_ARGUMENT, "x-cluster-id with the cluster's name is missing"),
+        (None, "c1", "c1", Status.UNAUTHENTICATED, "no client certificate"),
+    ],
+)
+async def test_the_server_holds_every_stream_to_its_certificate(relay, certificate, header, hello, status, text):
+    """Whatever an agent claims, in metadata or on the stream."""
+    management = Management()
+    identity = relay.identity(certificate) if certificate else None
+
+    async def connect(port: int) -> None:
+        link = await dial(
+            Target("127.0.0.1", port, "enterprise-networking.gloo-mesh"), trust=relay.root, identity=identity, seconds=5
+        )
+        try:
+            async with RelayStub(link).Connect.open(metadata={"x-cluster-id": header} if header else {}) as stream:
+                await stream.send_message(wire.ToServer(frame=encode(Hello(PROTOCOL, hello, "test"))))
+                await stream.recv_message()
+        finally:
+            link.abort()
 
     async with server(management, relay.server()) as running:
-        async with agent(running.port, cluster="c1", store=stolen) as honest:
-            await until(lambda: honest.errors)
-        async with agent(running.port, cluster="c1", store=stolen) as liar:
-            liar.client._is_spent = lambda identity, credentials: False
-            await until(lambda: liar.errors)
+        with pytest.raises(GRPCError, match=text) as refused:
+            await connect(running.port)
 
-    assert isinstance(honest.errors[0], IdentityRefused)
-    assert "certificate for c2, this agent's cluster is c1" in str(honest.errors[0])
-    assert isinstance(liar.errors[-1], IdentityRefused)
-    assert "the client certificate is for c2, not for cluster c1" in str(liar.errors[-1])
+    assert refused.value.status is status
     assert management.events == []
+
+
+async def test_nobody_renews_without_a_certificate(relay):
+    async def renew(port: int) -> None:
+        link = await dial(
+            Target("127.0.0.1", port, "enterprise-networking.gloo-mesh"), trust=relay.root, identity=None, seconds=5
+        )
+        try:
+            request = wire.RenewRequest(csr=make_csr(new_key(), "c1"))
+            await IdentityStub(link).Renew(request, metadata={"x-cluster-id": "c1"})
+        finally:
+            link.abort()
+
+    async with server(Management(), relay.server()) as running:
+        with pytest.raises(GRPCError, match="no client certificate"):
+            await renew(running.port)
 
 
 async def test_an_expired_certificate_is_refused_by_both_ends(relay):
