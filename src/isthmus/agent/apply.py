@@ -42,6 +42,7 @@ class Applier:
 
     async def receive(self, delta: Delta) -> None:
         """Take one generation; it is written from now on, without keeping the server waiting."""
+        log.debug("desired state received", changes=len(delta.changes), complete=delta.complete)
         self._crew.add(self._outputs.receive(delta.changes, complete=delta.complete))
 
     @property
@@ -89,6 +90,7 @@ class Applier:
         except KubeError as error:
             self._note(key, str(error))
             return False
+        log.debug("written", object=str(key))
         self._outputs.wrote(key, write, answer)
         self.writes += 1
         self._note(key, None)
@@ -115,6 +117,7 @@ class Applier:
         except KubeError as error:
             self._note(key, str(error))
             return False
+        log.debug("pruned", object=str(key))
         self.prunes += 1
         self._note(key, None)
         return True

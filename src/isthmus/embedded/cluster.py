@@ -226,6 +226,9 @@ class _Server:
         from isthmus.embedded.connection import Connection
 
         bound = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+        # Connections inherit it. asyncio sets it only on sockets that name their protocol, which this one does not;
+        # without it every short answer waits 40 ms for the peer's delayed acknowledgement.
+        bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._listener = await asyncio.get_running_loop().create_server(
             lambda: Connection(self._config, self._state, {}), sock=bound, ssl=self._tls
         )

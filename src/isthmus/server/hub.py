@@ -68,6 +68,7 @@ class FleetHub:
         """Take one generation of *cluster*'s reports."""
         if self._fleet.clusters.get(cluster.name) is not cluster:
             return  # deregistered; the stream is about to end
+        log.debug("report received", cluster=cluster.name, changes=len(delta.changes), complete=delta.complete)
         first = delta.complete and not cluster.reported
         change = self._fleet.receive(cluster.name, delta.changes, complete=delta.complete)
         for record, reason in cluster.bad.items():

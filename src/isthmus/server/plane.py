@@ -114,6 +114,13 @@ class Plane:
         if result.addresses is not None:
             await self._keep(result.addresses)
         self._publish(result.payloads, complete=not missing)
+        log.debug(
+            "translated",
+            changes=len(objects) + len(reports),
+            outputs=sum(map(len, result.payloads.values())),
+            statuses=len(result.statuses),
+            seconds=round(self.turns.last_seconds, 6),
+        )
         self._statuses(result.statuses)
         self._report_again(result.payloads)
 

@@ -372,5 +372,6 @@ def _listener(host: str, port: int) -> socket.socket:
         listener = socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
     else:
         listener = socket.create_server(("", port))
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # connections inherit it; not every loop sets it
     keep_watch(listener)
     return listener
