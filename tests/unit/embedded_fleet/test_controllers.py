@@ -34,7 +34,7 @@ def available(copy: Copy, replicas: int, name: str = "web") -> bool:
     return (
         found is not None
         and counts == [replicas] * 3
-        and status["observedGeneration"] == found["metadata"]["generation"]
+        and status.get("observedGeneration") == found["metadata"]["generation"]
     )
 
 
