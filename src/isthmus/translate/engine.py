@@ -26,6 +26,7 @@ from isthmus.translate.facts import (
     endpoint_facts,
     local_fqdn,
     mesh_facts,
+    reported_warnings,
     service_facts,
 )
 from isthmus.translate.federation.derivations import Federation
@@ -68,6 +69,8 @@ class Engine:
         self._mesh_facts = graph.map("mesh facts", meshes, mesh_facts)
         self._services = graph.map("services", destinations, service_facts)
         endpoints = graph.map("endpoints", destinations, endpoint_facts)
+        self._mesh_warnings = graph.map("mesh warnings", meshes, reported_warnings)
+        self._destination_warnings = graph.map("destination warnings", destinations, reported_warnings)
         self._domains = graph.expand("cluster domains", self._sources[KubernetesCluster.KIND], self._cluster_domain)
         by_identity = graph.index("services by identity", self._services, lambda _, service: (service.service,))
 
@@ -197,11 +200,13 @@ class Engine:
     def _mesh_status(self, fetch: Fetch, ref: Ref, _: object) -> MeshStatus:
         member = fetch.get(self._membership.member, ref)
         applied = fetch.get(self._virtual_meshes, member.virtual_mesh) if member else None
-        return mesh_status(applied, fetch.get(self._federation.gateways, ref))
+        return mesh_status(
+            applied, fetch.get(self._federation.gateways, ref), fetch.get(self._mesh_warnings, ref) or ()
+        )
 
     def _destination_status(self, fetch: Fetch, ref: Ref, service: ServiceFacts) -> DestinationStatus:
         domain = fetch.get(self._domains, service.service.cluster) or DEFAULT_CLUSTER_DOMAIN
-        warnings = []
+        warnings: list[str] = [*(fetch.get(self._destination_warnings, ref) or ())]
         left_out = ", ".join(f"{port.port}/{port.protocol}" for port in service.ports if not is_tcp(port))
         if left_out:
             warnings.append(f"ports that no gateway can carry are not federated: {left_out}")
@@ -211,7 +216,7 @@ class Engine:
             local_fqdn(service.service, domain),
             fetch.get(self._federation.federated, ref),
             fetch.get(self._federation.outcomes, ref),
-            tuple(warnings),
+            tuple(dict.fromkeys(warnings)),
         )
 
     def _approve_meshes(self, fetch: Fetch, ref: Ref, virtual_mesh: VirtualMesh) -> dict[Ref, ApprovalStatus]:

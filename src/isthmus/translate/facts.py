@@ -5,10 +5,10 @@ from __future__ import annotations
 import msgspec
 
 from isthmus.api.discovery import Destination, EndpointSubset, Mesh, ServicePort, ServiceType
+from isthmus.api.ready_endpoints import OVER_CAPACITY, Labels, ready_endpoints
 from isthmus.model.ref import Ref
 
 DEFAULT_CLUSTER_DOMAIN = "cluster.local"
-OVER_CAPACITY = "endpoints.kubernetes.io/over-capacity"  # what discovery leaves on a destination whose list it cut
 
 
 class MeshFacts(msgspec.Struct, frozen=True, gc=False):
@@ -35,10 +35,11 @@ class ServiceFacts(msgspec.Struct, frozen=True, gc=False):
 
 
 class EndpointFacts(msgspec.Struct, frozen=True, gc=False):
-    """Where a service's pods answer. *complete* is false when discovery listed only some of very many."""
+    """Where a service's pods answer."""
 
     subsets: tuple[EndpointSubset, ...]
-    complete: bool
+    counted: dict[Labels, int] | None
+    """Ready endpoints by their labels when discovery listed only some of very many, else None."""
 
 
 def mesh_facts(ref: Ref, mesh: Mesh) -> MeshFacts | None:
@@ -72,7 +73,13 @@ def endpoint_facts(_: Ref, destination: Destination) -> EndpointFacts | None:
     service = destination.spec.kube_service
     if service is None:
         return None
-    return EndpointFacts(service.endpoint_subsets, OVER_CAPACITY not in destination.metadata.annotations)
+    cut = OVER_CAPACITY in destination.metadata.annotations
+    return EndpointFacts(service.endpoint_subsets, ready_endpoints(destination) if cut else None)
+
+
+def reported_warnings(_: Ref, found: Mesh | Destination) -> tuple[str, ...] | None:
+    """What discovery found wrong with an object, None if nothing; agents report it as the object's status."""
+    return found.status.warnings or None if found.status else None
 
 
 def local_fqdn(service: Ref, cluster_domain: str) -> str:

@@ -35,7 +35,7 @@ def object_ref(ref: Ref) -> ObjectRef:
     return ObjectRef(name=ref.name, namespace=ref.namespace)
 
 
-def mesh_status(applied: VirtualMesh | None, gateways: MeshGateways | None) -> MeshStatus:
+def mesh_status(applied: VirtualMesh | None, gateways: MeshGateways | None, warnings: tuple[str, ...]) -> MeshStatus:
     """Status of a mesh, in the virtual mesh *applied* if it is in one."""
     virtual_mesh = None
     if applied is not None:
@@ -45,6 +45,7 @@ def mesh_status(applied: VirtualMesh | None, gateways: MeshGateways | None) -> M
     return MeshStatus(
         applied_virtual_mesh=virtual_mesh,
         applied_east_west_ingress_gateways=tuple(gate.applied() for gate in gateways.gateways) if gateways else (),
+        warnings=warnings,
     )
 
 

@@ -150,7 +150,7 @@ def local_entry(
     through, so kube-proxy may choose the pod.
     """
     ports = tuple(istio_port(port) for port in federated.service.ports if is_tcp(port))
-    if facts is not None and not facts.complete:
+    if facts is not None and facts.counted is not None:
         resolution = "DNS"
         endpoints: tuple[istio.WorkloadEntry, ...] = (
             istio.WorkloadEntry(
@@ -217,10 +217,9 @@ def label_shares(facts: EndpointFacts | None, wanted: tuple[dict[str, str], ...]
     if not names or facts is None:
         return (LabelShare({}),)
     counts: dict[tuple[tuple[str, str], ...], int] = {}
-    for subset in facts.subsets:
-        for endpoint in subset.endpoints:
-            labels = tuple((name, endpoint.labels[name]) for name in names if name in endpoint.labels)
-            counts[labels] = counts.get(labels, 0) + 1
+    for pod_labels, ready in _ready(facts):
+        labels = tuple((name, pod_labels[name]) for name in names if name in pod_labels)
+        counts[labels] = counts.get(labels, 0) + ready
     if not counts:
         return (LabelShare({}),)
     powers = {labels: (count - 1).bit_length() for labels, count in counts.items()}
@@ -229,3 +228,9 @@ def label_shares(facts: EndpointFacts | None, wanted: tuple[dict[str, str], ...]
     return tuple(
         LabelShare(dict(labels), 0 if even else 1 << power - least) for labels, power in sorted(powers.items())
     )
+
+
+def _ready(facts: EndpointFacts) -> Iterable[tuple[dict[str, str], int]]:
+    if facts.counted is not None:
+        return ((dict(labels), ready) for labels, ready in facts.counted.items())
+    return ((endpoint.labels, 1) for subset in facts.subsets for endpoint in subset.endpoints)
