@@ -148,7 +148,7 @@ async def wait_until_available(cluster: KubeClient, namespace: str, name: str, *
         reasons = await pod_troubles(cluster, namespace, name)
         raise Failure(
             f"Deployment {namespace}/{name} has no available pod after {seconds:.0f} s"
-            + ("".join(f"\n       {reason}" for reason in reasons)),
+            + ("".join(f"\n{reason}" for reason in reasons)),
             f"look at `kubectl --context {cluster.connection.name} -n {namespace} describe pods -l app={name}` "
             f"and at the pod's log",
         ) from error

@@ -10,8 +10,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -54,7 +54,7 @@ def demo(
 
     logs.configure()
     clock = Clock()
-    with _ended_by(signal.SIGTERM, signal.SIGHUP), running_fleet(clock) as fleet:
+    with _ended_by(signal.SIGINT, signal.SIGTERM, signal.SIGHUP), running_fleet(clock) as fleet:
         try:
             set_up(fleet, clock)
             good = _check(fleet, clock) if once else True
@@ -65,7 +65,7 @@ def demo(
             _show_logs(fleet.directory)
             raise typer.Exit(1)
         if not once:
-            _invite(fleet, clock)
+            _invite(fleet)
             _wait()
             typer.echo("\nEnding the clusters")
 
@@ -235,34 +235,34 @@ def _check(fleet: Fleet, clock: Clock) -> bool:
     return good
 
 
-def _invite(fleet: Fleet, clock: Clock) -> None:
+def _invite(fleet: Fleet) -> None:
     program = "meshctl" if shutil.which("meshctl") else os.path.relpath(sys.argv[0])
-    kubeconfig = fleet.kubeconfig
+    kubectl = f"kubectl --kubeconfig {fleet.kubeconfig}"
     typer.echo(
         f"""
-The clusters run until Ctrl-C. Their kubeconfig has the contexts {", ".join(fleet.names)}:
+The clusters run until Ctrl-C. Their kubeconfig, with the contexts {", ".join(fleet.names)}:
 
-  export KUBECONFIG={kubeconfig}
+  export KUBECONFIG={fleet.kubeconfig}
 
 What cluster1 knows of cluster2's services, and the entries that let cluster2's calls in:
 
-  kubectl --kubeconfig {kubeconfig} --context cluster1 get serviceentries -A
+  {kubectl} --context cluster1 get serviceentries -A
 
 Then try:
 
-  {program} describe virtualmesh --kubeconfig {kubeconfig}
-  {program} check --kubeconfig {kubeconfig}
-  kubectl --kubeconfig {kubeconfig} --context cluster2 create service clusterip reviews-next --tcp=9080
+  {program} describe virtualmesh --kubeconfig {fleet.kubeconfig}
+  {program} check --kubeconfig {fleet.kubeconfig}
+  {kubectl} --context cluster2 expose deployment reviews-v3 --name reviews-next --port 9080
+  {kubectl} --context cluster1 get serviceentries -A | grep reviews-next
   tail -f {fleet.directory}/*/logs/*.log
 """
     )
 
 
 def _wait() -> None:
-    try:
-        threading.Event().wait()
-    except KeyboardInterrupt:
-        return
+    with suppress(KeyboardInterrupt):
+        while True:
+            signal.pause()
 
 
 def _show_logs(directory: Path) -> None:
@@ -275,14 +275,16 @@ def _show_logs(directory: Path) -> None:
 
 @contextmanager
 def _ended_by(*signals: signal.Signals) -> Iterator[None]:
-    """Inside, these signals end the program as Ctrl-C does, so that nothing is left behind."""
+    """Inside, the first of these signals raises KeyboardInterrupt; later ones don't disturb the cleaning up."""
+    seen = False
 
     def end(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
+        nonlocal seen
+        if not seen:
+            seen = True
+            raise KeyboardInterrupt
 
-    before: dict[signal.Signals, Callable[..., Any] | int | None] = {}
-    for number in signals:
-        before[number] = signal.signal(number, end)
+    before = {number: signal.signal(number, end) for number in signals}
     try:
         yield
     finally:

@@ -29,12 +29,10 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
     """YAML as Kubernetes reads it: timestamps stay text, and a key that stands twice is a mistake."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> Any:
-        found = super().construct_mapping(node, deep)
-        if len(found) < len(node.value) and (twice := _twice(node)) is not None:
-            raise yaml.constructor.ConstructorError(
-                problem=f"the key {twice.value!r} stands twice", problem_mark=twice.start_mark
-            )
-        return found
+        if (twice := _twice(node)) is not None:
+            problem = f"the key {twice.value!r} stands twice"
+            raise yaml.constructor.ConstructorError(problem=problem, problem_mark=twice.start_mark)
+        return super().construct_mapping(node, deep)
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -50,7 +48,7 @@ def _twice(node: yaml.MappingNode) -> yaml.ScalarNode | None:
             if key.value in seen:
                 return key
             seen.add(key.value)
-    return None  # a merge key (<<) also makes fewer entries than lines
+    return None
 
 
 def read_documents(names: Iterable[str]) -> Iterator[Document]:

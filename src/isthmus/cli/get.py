@@ -118,7 +118,7 @@ def age(timestamp: str, now: datetime) -> str:
         return f"{days}d{hours % 24}h" if hours % 24 else f"{days}d"
     if days < 730:
         return f"{days}d"
-    return f"{days // 365}y{days % 365}d" if days < 8 * 365 else f"{days // 365}y"
+    return f"{days // 365}y{days % 365}d" if days < 8 * 365 and days % 365 else f"{days // 365}y"
 
 
 def _names(path: str) -> Callable[[Manifest], str]:

@@ -44,7 +44,7 @@ class Commands(TyperGroup):
             return super().main(args, *rest, **options)
         except Failure as failure:
             typer.secho("error: ", fg="red", err=True, nl=False)
-            typer.echo(failure.message, err=True)
+            typer.echo(failure.message.replace("\n", "\n       "), err=True)
             if failure.next_step:
                 typer.secho("try:   ", fg="yellow", err=True, nl=False)
                 typer.echo(failure.next_step, err=True)

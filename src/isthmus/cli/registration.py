@@ -108,10 +108,11 @@ async def register(mgmt: KubeClient, remote: KubeClient, wanted: Registration) -
         if token_made:
             say(f"Copied the registration token to {remote.connection.name}")
     try:
-        await apply_all(remote, items)
-        say(f"Installed the agent on {remote.connection.name}; it dials {relay.server_address}")
+        # Before the agent, whose first words are refused otherwise.
         await _create_registration(mgmt, wanted)
         say(f"Created KubernetesCluster {wanted.mgmt_namespace}/{wanted.name} on {mgmt.connection.name}")
+        await apply_all(remote, items)
+        say(f"Installed the agent on {remote.connection.name}; it dials {relay.server_address}")
         await _wait_for_certificate(remote, relay.client_cert_secret.name, wanted)
     finally:
         # Used or not, the token lets whoever reads it enter under any free name. It does not stay.
@@ -301,7 +302,7 @@ async def _wait_for_certificate(remote: KubeClient, name: str, wanted: Registrat
         reasons = await pod_troubles(remote, wanted.remote_namespace, AGENT)
         raise Failure(
             f"the agent on {remote.connection.name} got no client certificate within {wanted.seconds:.0f} s"
-            + "".join(f"\n       {reason}" for reason in reasons),
+            + "".join(f"\n{reason}" for reason in reasons),
             f"its log says why: `kubectl --context {remote.connection.name} -n {wanted.remote_namespace} logs "
             f"deployment/{AGENT}`; then `meshctl cluster deregister {wanted.name}` and register again",
         ) from error
@@ -314,8 +315,10 @@ async def deregister(
 
     *remote* None leaves the cluster alone (it may be gone). Raises `Failure`.
     """
+    written: list[Manifest] = []
     if remote is not None:
         await _no_other_agent(remote, Registration(name=name, remote_namespace=remote_namespace))
+        written = await find_all(remote, OUTPUT_KINDS, selector(name, remote_namespace))
     try:
         known = await mgmt.delete(KubernetesCluster.KIND, mgmt_namespace, name)
     except NotFound:
@@ -329,14 +332,14 @@ async def deregister(
             raise Failure(f"there is no cluster {name}", "`meshctl cluster list` shows those that are")
         say("Left on the cluster: its agent, and what the agent wrote")
         return
-    if not await _remove_agent(remote, name, remote_namespace) and not known:
+    if not await _remove_agent(remote, name, remote_namespace, len(written)) and not written and not known:
         raise Failure(
             f"{remote.connection.name} runs no agent for {name}, and no cluster of that name is registered",
             "`meshctl cluster list` shows those that are",
         )
 
 
-async def _remove_agent(remote: KubeClient, name: str, namespace: str) -> bool:
+async def _remove_agent(remote: KubeClient, name: str, namespace: str, count: int) -> bool:
     """Whether there was anything to remove."""
     where = remote.connection.name
     try:
@@ -347,13 +350,13 @@ async def _remove_agent(remote: KubeClient, name: str, namespace: str) -> bool:
             f"the agent's pod on {where} does not end",
             f"`kubectl --context {where} -n {namespace} delete pod -l app={AGENT} --force`, then deregister again",
         ) from error
-    # Only now: a running agent would write them again.
+    # Only now: a running agent would write them again. What it was already told to delete is gone.
     written = await delete_all(remote, await find_all(remote, OUTPUT_KINDS, selector(name, namespace)))
-    say(f"Deleted {written} Istio object{'' if written == 1 else 's'} that the agent wrote on {where}")
     labels = ",".join(f"{key}={value}" for key, value in {**INSTALLED, COMPONENT: AGENT}.items())
     parts = await delete_all(remote, await find_all(remote, (*AGENT_KINDS, kinds.SECRET), labels))
     secrets = await _delete_secrets(remote, namespace)
     say(f"Deleted the agent's accounts, rights and Secrets on {where} ({parts + secrets} objects)")
+    say(f"Deleted the Istio objects that it wrote there ({count} objects)")
     say(
         f"Left on {where}: namespace {namespace}, the custom resource definitions of {_groups()}, "
         "and Istio with the certificates that it has"
@@ -362,8 +365,9 @@ async def _remove_agent(remote: KubeClient, name: str, namespace: str) -> bool:
 
 
 async def _delete_secrets(remote: KubeClient, namespace: str) -> int:
-    """Delete the client certificate, which the agent made under its default name and without our labels."""
-    return int(await remote.delete(kinds.SECRET, namespace, "relay-client-tls-secret"))
+    """Delete what the agent made without our labels: its certificate, and a key that still waited for one."""
+    names = ("relay-client-tls-secret", "relay-client-tls-secret-pending")
+    return sum([await remote.delete(kinds.SECRET, namespace, name) for name in names])
 
 
 def _groups() -> str:

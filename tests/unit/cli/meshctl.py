@@ -26,7 +26,9 @@ def meshctl(*words: str, kubeconfig: Path | None = None, input: str | None = Non
     """What `meshctl` *words* prints and how it ends. Exceptions that are no `Failure` are raised."""
     if kubeconfig is not None:
         environment["KUBECONFIG"] = str(kubeconfig)
-    result = CliRunner().invoke(app, list(words), prog_name="meshctl", env={"COLUMNS": "100", **environment}, input=input)
+    result = CliRunner().invoke(
+        app, list(words), prog_name="meshctl", env={"COLUMNS": "100", **environment}, input=input
+    )
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result

@@ -1,0 +1,118 @@
+"""`meshctl describe`: each kind with what it selects and what selects it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import yaml
+
+from isthmus.api.base import ObjectMeta
+from isthmus.api.common import ApprovalState, ApprovalStatus, DestinationSelector, KubeServiceMatcher
+from isthmus.api.discovery import Destination, Endpoint, EndpointSubset, KubeService
+from isthmus.api.parse import parse
+from isthmus.api.traffic_policy import TrafficPolicy, TrafficPolicySpec, TrafficPolicyStatus
+from isthmus.cli.describe import as_data
+from isthmus.cli.description import MAX_ENDPOINTS, Known, describe_object, selected
+from tests.golden import Golden, load_yaml
+from tests.unit.cli.conftest import WALKTHROUGH
+from tests.unit.cli.meshctl import Clusters, meshctl
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "virtualmesh virtual-mesh",
+        "mesh istiod-istio-system-cluster1",
+        "workload reviews-v1-default-cluster1-deployment",
+        "destination reviews-default-cluster2",
+        "kubernetescluster cluster1",
+    ],
+)
+def test_what_is_said_of_each_kind(words: str, walkthrough: Clusters, golden: Golden) -> None:
+    kind, name = words.split()
+
+    result = meshctl("describe", kind, name, kubeconfig=walkthrough.kubeconfig)
+
+    assert (result.exit_code, result.stderr) == (0, "")
+    golden.check(WALKTHROUGH / f"out.describe-{kind}.txt", result.stdout)
+
+
+def test_data_holds_the_same(walkthrough: Clusters) -> None:
+    words = ("describe", "mesh", "istiod-istio-system-cluster1", "-o")
+
+    one = json.loads(meshctl(*words, "json", kubeconfig=walkthrough.kubeconfig).stdout)
+    same = yaml.safe_load(meshctl(*words, "yaml", kubeconfig=walkthrough.kubeconfig).stdout)
+
+    assert one == same
+    assert one["virtualMesh"] == "gloo-mesh/virtual-mesh"
+    assert one["eastWestGateways"] == [
+        {"gateway": "istio-ingressgateway-istio-system-cluster1", "address": "203.0.113.1", "port": "15443"}
+    ]
+
+
+def test_objects_are_searched_by_parts_of_their_names(walkthrough: Clusters) -> None:
+    found = meshctl("describe", "dest", "-s", "ratings,details", kubeconfig=walkthrough.kubeconfig).stdout
+
+    headings = [line.split()[1] for line in found.splitlines() if line.startswith("Destination ")]
+    assert headings == [f"{service}-default-cluster{n}" for service in ("details", "ratings") for n in (1, 2)]
+
+
+def load() -> Known:
+    resources = [parse(manifest) for manifest in load_yaml(WALKTHROUGH / "in.yaml")]
+    return Known.of(resources)  # type: ignore[arg-type]  # what cannot be read would be missing below
+
+
+def test_a_policy_shows_the_destinations_it_selects_and_their_outcome() -> None:
+    selector = DestinationSelector(
+        kube_service_matcher=KubeServiceMatcher(namespaces=("default",), clusters=("cluster2",))
+    )
+    policy = TrafficPolicy(
+        metadata=ObjectMeta(name="simple", namespace="gloo-mesh", generation=2),
+        spec=TrafficPolicySpec(destination_selector=(selector,)),
+        status=TrafficPolicyStatus(
+            observed_generation=1,
+            state=ApprovalState.INVALID,
+            destinations={
+                "reviews-default-cluster2.gloo-mesh.": ApprovalStatus(state=ApprovalState.INVALID, errors=("no v9",))
+            },
+        ),
+    )
+
+    description = describe_object(policy, load())
+
+    assert description.facts["State"] == "INVALID (of an older version of the object)"
+    chosen, problems = description.sections
+    assert chosen.rows == (
+        ("details-default-cluster2", ""),
+        ("productpage-default-cluster2", ""),
+        ("ratings-default-cluster2", ""),
+        ("reviews-default-cluster2", "INVALID"),
+    )
+    assert problems.rows == (("reviews-default-cluster2", "no v9"),)
+
+
+def test_no_selector_selects_every_destination_of_a_mesh() -> None:
+    known = load()
+
+    assert selected((), known.destinations) == list(known.destinations)
+
+
+def test_of_very_many_endpoints_the_first_are_shown() -> None:
+    endpoints = tuple(Endpoint(ip_address=f"10.0.{n // 256}.{n % 256}") for n in range(MAX_ENDPOINTS + 7))
+    service = KubeService(endpoint_subsets=(EndpointSubset(endpoints=endpoints),))
+    destination = Destination(
+        metadata=ObjectMeta(name="large"), spec=Destination().spec.__class__(kube_service=service)
+    )
+
+    section = describe_object(destination, Known()).sections[1]
+
+    assert (section.title, len(section.rows), section.more) == ("Endpoints", MAX_ENDPOINTS, 7)
+
+
+def test_titles_become_keys() -> None:
+    data = as_data(describe_object(TrafficPolicy(metadata=ObjectMeta(name="x")), Known()))
+
+    assert data == {
+        "kind": "TrafficPolicy", "namespace": "", "name": "x", "state": "not processed yet", "selectedDestinations": []
+    }  # fmt: skip
