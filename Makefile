@@ -38,6 +38,8 @@ format: $(STAMP) ## rewrite the sources in the one style
 
 generate: $(STAMP) ## CRDs, references and relay messages, from the types
 	@$(BIN)/python -m isthmus.api.generate
+	@PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/python -m grpc_tools.protoc -Iisthmus/wire=proto --python_out=src \
+	  --pyi_out=src --grpclib_python_out=src isthmus/wire/relay.proto
 
 bench: $(STAMP) ## print the benchmark table (BENCH_JSON=FILE writes it as JSON lines too)
 	@$(BIN)/python -m bench

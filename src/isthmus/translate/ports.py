@@ -21,9 +21,10 @@ def protocol_of(port: ServicePort) -> str:
     """Istio's name of the protocol of *port*: its appProtocol, else the prefix of its name, else its L4 protocol."""
     if port.app_protocol in _STANDARD_APP_PROTOCOLS:
         return _STANDARD_APP_PROTOCOLS[port.app_protocol]
-    spoken = port.app_protocol.lower() or port.name.lower()
-    if not port.app_protocol and not spoken.startswith("grpc-web"):
-        spoken = spoken.partition("-")[0]
+    spoken = port.app_protocol.lower()
+    if not spoken:
+        name = port.name.lower()
+        spoken = "grpc-web" if name.startswith("grpc-web") else name.partition("-")[0]
     return _PROTOCOLS.get(spoken, port.protocol or "TCP")
 
 

@@ -1,0 +1,147 @@
+"""Facts that federation is made of, one at a time."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from isthmus.api.discovery import Destination, DestinationStatus, Mesh, ServicePort
+from isthmus.api.virtual_mesh import VirtualMesh
+from isthmus.model.names import MAX_NAME
+from isthmus.model.ref import Ref
+from isthmus.translate import Engine, StatusKey
+from isthmus.translate.facts import EndpointFacts, endpoint_facts
+from isthmus.translate.federation.addresses import AddressBook, candidate
+from isthmus.translate.federation.objects import label_shares, rule_name
+from isthmus.translate.ports import protocol_of
+from isthmus.translate.statuses import MAX_LISTED_DESTINATIONS
+from tests.unit.translate.fleets import gateway, mesh, service, virtual_mesh
+
+V1, V2 = {"version": "v1"}, {"version": "v2"}
+
+
+def endpoints(**pods: int) -> EndpointFacts:
+    found = service("cluster2", "reviews", pods=pods)
+    facts = endpoint_facts(found.ref, found)
+    assert facts is not None
+    return facts
+
+
+@pytest.mark.parametrize(
+    ("name", "namespace", "cluster", "address"),
+    [("reviews", "default", "cluster2", "242.194.25.227"), ("some-svc", "some-ns", "cluster", "243.21.204.125")],
+)
+def test_addresses_are_those_of_existing_installations(name: str, namespace: str, cluster: str, address: str) -> None:
+    """The reference's test vectors: whoever migrates keeps the addresses that clients may have cached."""
+    assert candidate(Ref(cluster, namespace, name), 0) == address
+
+
+@given(st.text("abc-", max_size=20), st.integers(0, 50))
+def test_addresses_stay_inside_their_block(name: str, attempt: int) -> None:
+    """Every candidate is in 240.0.0.0/4 and none in 255.0.0.0/8."""
+    first = int(candidate(Ref("cluster1", "default", name), attempt).split(".")[0])
+
+    assert 240 <= first < 255
+
+
+@given(st.lists(st.tuples(st.integers(0, 30), st.booleans()), max_size=60))
+def test_addresses_are_unique_and_stay(history: list[tuple[int, bool]]) -> None:
+    """However names come and go, no two that are there share an address, and none changes its own while it is there."""
+    book, held = AddressBook(), dict[str, str]()
+
+    for number, there in history:
+        hostname = f"host-{number}"
+        # Every name has the identity of one of three services, so almost all of them collide.
+        changes = book.update({hostname: Ref("cluster1", "default", f"svc-{number % 3}") if there else None})
+        for changed, address in changes.items():
+            assert changed == hostname
+            held.pop(changed, None)
+            if address is not None:
+                held[changed] = address
+        assert len(set(held.values())) == len(held)
+
+    again = AddressBook(book.displaced)
+    assert again.update({host: Ref("cluster1", "default", f"svc-{int(host[5:]) % 3}") for host in held}) == held
+
+
+def test_no_subset_needs_one_endpoint() -> None:
+    """While nobody tells versions apart, their numbers do not matter."""
+    assert [share.labels for share in label_shares(endpoints(v1=1, v2=7), ())] == [{}]
+
+
+def test_versions_are_told_apart_with_coarse_weights() -> None:
+    """Shares follow ready pods by powers of two, so that 5 and 8 pods weigh the same."""
+    shares = [[share.weight for share in label_shares(endpoints(v1=1, v2=pods), (V1, V2))] for pods in range(1, 9)]
+
+    assert shares == [[0, 0], [1, 2], [1, 4], [1, 4], [1, 8], [1, 8], [1, 8], [1, 8]]
+
+
+def test_a_cut_list_is_weighed_by_what_was_counted() -> None:
+    """A service of 24,000 endpoints lists a part of them; the weights are those of all."""
+    facts = EndpointFacts(
+        endpoints(v1=3, v2=3).subsets, {(("app", "reviews"), ("version", "v1")): 16000, (("version", "v2"),): 8000}
+    )
+
+    assert [(share.labels, share.weight) for share in label_shares(facts, (V1,))] == [(V1, 2), (V2, 1)]
+
+
+@given(st.text("abcdefgh-", min_size=1, max_size=63), st.text("abc", min_size=1, max_size=63))
+def test_rule_names_are_names(name: str, namespace: str) -> None:
+    """A DestinationRule's name is a DNS label however long the service's parts are."""
+    assert len(rule_name(Ref("cluster1", namespace, name))) <= MAX_NAME
+
+
+@pytest.mark.parametrize(
+    ("name", "app_protocol", "protocol"),
+    [
+        ("http", "", "HTTP"),
+        ("http2-api", "", "HTTP2"),
+        ("grpc-web-ui", "", "GRPC-WEB"),
+        ("grpc-webhook", "", "GRPC-WEB"),
+        ("HTTPS-x", "", "HTTPS"),
+        ("", "", "TCP"),
+        ("smtp", "", "TCP"),
+        ("http", "tcp", "TCP"),
+        ("x", "kubernetes.io/h2c", "HTTP2"),
+    ],
+)
+def test_protocols_follow_istios_rules(name: str, app_protocol: str, protocol: str) -> None:
+    """An appProtocol beats the name, the name's prefix tells the protocol, anything else is TCP."""
+    assert protocol_of(ServicePort(port=1, name=name, app_protocol=app_protocol, protocol="TCP")) == protocol
+
+
+def status(engine: Engine, kind: type, name: str) -> object:
+    return engine.status(StatusKey(kind.KIND, "gloo-mesh", name))  # type: ignore[attr-defined]
+
+
+def test_what_discovery_warned_of_stays_in_the_status() -> None:
+    """A warning that an agent reports with an object is in the status that users see."""
+    found = service("cluster1", "reviews")
+    engine = Engine()
+    engine.set(msgspec.structs.replace(found, status=DestinationStatus(warnings=("odd",))))
+    engine.set(mesh("cluster1"))
+    engine.run()
+
+    assert status(engine, Destination, found.metadata.name).warnings == ("odd",)  # type: ignore[attr-defined]
+    assert status(engine, Mesh, "istiod-istio-system-cluster1").warnings == ()  # type: ignore[attr-defined]
+
+
+def test_a_status_of_very_many_destinations_fits_an_api_server() -> None:
+    """Beyond a bound the status lists destinations with errors first, and says how many it leaves out."""
+    engine = Engine()
+    for cluster, address in (("cluster1", "203.0.113.1"), ("cluster2", None)):
+        engine.set(mesh(cluster))
+        engine.set(gateway(cluster, address))
+    for number in range(MAX_LISTED_DESTINATIONS):
+        engine.set(service("cluster1", f"service-{number}"))
+    engine.set(service("cluster2", "unreachable"))
+    engine.set(virtual_mesh("cluster1", "cluster2"))
+    engine.run()
+
+    found = status(engine, VirtualMesh, "virtual-mesh")
+
+    assert len(found.destinations) == MAX_LISTED_DESTINATIONS  # type: ignore[attr-defined]
+    assert found.destinations["unreachable-default-cluster2.gloo-mesh."].errors  # type: ignore[attr-defined]
+    assert f"lists {MAX_LISTED_DESTINATIONS} of {MAX_LISTED_DESTINATIONS + 3}" in found.warnings[-1]  # type: ignore[attr-defined]
