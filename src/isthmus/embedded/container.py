@@ -1,4 +1,4 @@
-"""``python -m isthmus.embedded.container PARENT MODULE:FUNCTION [ARGUMENT ...]``: the process of a container.
+"""``python -P container.py PARENT MODULE:FUNCTION [ARGUMENT ...]``: the process of a container.
 
 It ends with whoever started it, however that one ends, so that nothing is ever left behind.
 """

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
@@ -25,7 +23,7 @@ from isthmus.embedded.cluster import EmbeddedCluster, merged_kubeconfig
 from isthmus.embedded.controllers import Addresses, Controllers, Copy
 from isthmus.embedded.door import Door, InProcess
 from isthmus.embedded.istio_crds import istio_definitions
-from isthmus.embedded.node import LoopbackRange, Node
+from isthmus.embedded.node import LoopbackRange, Node, container_command
 from isthmus.embedded.selectors import Predicate, parse_labels
 from isthmus.model.kinds import DEPLOYMENT, ENDPOINT_SLICE, NODE, SERVICE
 
@@ -226,15 +224,15 @@ class ServerProcess:
     async def start(self) -> None:
         """Start it; it answers afterwards."""
         process = self._process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "isthmus.embedded.container",
-            str(os.getpid()),
-            "isthmus.embedded.__main__:main",
-            f"--name={self._name}",
-            f"--credentials={self._directory}",
-            f"--storage={self._directory / OBJECTS}",
-            f"--port={self._port}",
+            *container_command(
+                "isthmus.embedded.__main__:main",
+                [
+                    f"--name={self._name}",
+                    f"--credentials={self._directory}",
+                    f"--storage={self._directory / OBJECTS}",
+                    f"--port={self._port}",
+                ],
+            ),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             start_new_session=True,

@@ -16,14 +16,12 @@ import signal
 import socket
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
-
-import structlog
 
 from isthmus.embedded.door import Current, Door, Everything, Refused
 from isthmus.embedded.plans import HASH_LABEL
@@ -42,11 +40,17 @@ FIRST_WAIT = 0.1  # seconds before a program that ended is started again; double
 LONGEST_WAIT = 10.0
 STEADY = 30.0  # seconds after which a program that ends counts as having run well
 PROBE_TIMEOUT = 1.0
+TELL_TIMEOUT = 2.0
 FAILURES = 3  # of a probe in a row until a ready pod is not ready any more; Kubernetes' default
 GRACE = 30.0  # seconds between SIGTERM and SIGKILL where the pod does not say
 RESERVED_PORT = 9900  # held on the first address of a range, so that another fleet takes another one
 
-log = structlog.get_logger("isthmus.node")
+
+def container_command(program: str, arguments: Sequence[str]) -> list[str]:
+    """The command that runs *program* (``module:function``) so that it ends with this process."""
+    # By its file, because as a module of this package it would first import the API server; -P, because beside that
+    # file are modules that have names of the standard library.
+    return [sys.executable, "-P", str(Path(__file__).with_name("container.py")), str(os.getpid()), program, *arguments]
 
 
 class LoopbackRange:
@@ -191,7 +195,7 @@ class Node:
                 pod.last = {"terminated": {"exitCode": code, "finishedAt": self._now(), "reason": "Error"}}
                 state = {"waiting": {"reason": "CrashLoopBackOff"}}
                 await self._tell(pod, ready=False, state=state)
-                log.info("program ended", pod=pod.key, exit_code=code, restarts=pod.restarts, wait_seconds=wait)
+                _log().info("program ended", pod=pod.key, exit_code=code, restarts=pod.restarts, wait_seconds=wait)
                 with suppress(TimeoutError):
                     await asyncio.wait_for(pod.ending.wait(), wait)
                 wait = min(LONGEST_WAIT, wait * 2)
@@ -200,12 +204,7 @@ class Node:
         """Run the program until it ends or the pod is gone; its exit code."""
         with self.log_file(*pod.key).open("ab") as output:
             process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "isthmus.embedded.container",
-                str(os.getpid()),
-                pod.program,
-                *command.arguments,
+                *container_command(pod.program, command.arguments),
                 env=command.environment,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,
@@ -262,9 +261,10 @@ class Node:
         try:
             namespace, name = pod.key
             patch = {"metadata": {"uid": pod.item["metadata"]["uid"]}, "status": status}
-            await self._door.patch(POD, namespace, name, patch, subresource="status")
-        except Refused as error:
-            log.warning("status not written", pod=pod.key, error=str(error))
+            async with asyncio.timeout(TELL_TIMEOUT):  # the program comes first: it is not left alone for a report
+                await self._door.patch(POD, namespace, name, patch, subresource="status")
+        except (Refused, TimeoutError) as error:
+            _log().warning("status not written", pod=pod.key, error=str(error) or "no answer")
             return False
         pod.told = status
         return True
@@ -357,6 +357,12 @@ class _Pod:
         }
 
 
+def _log() -> Any:
+    import structlog  # 0.2 s, which a fleet in which nothing goes wrong need not spend
+
+    return structlog.get_logger("isthmus.node")
+
+
 def _workload(item: Manifest) -> str:
     """The name of the workload that the pod came from: a Deployment's, whatever its ReplicaSet."""
     metadata = item["metadata"]
@@ -398,7 +404,7 @@ async def _stop(process: asyncio.subprocess.Process, grace: float) -> None:
     try:
         await asyncio.wait_for(process.wait(), grace)
     except TimeoutError:
-        log.warning("program did not end in time", pid=process.pid, grace_seconds=grace)
+        _log().warning("program did not end in time", pid=process.pid, grace_seconds=grace)
     finally:
         if process.returncode is None:
             with suppress(ProcessLookupError):

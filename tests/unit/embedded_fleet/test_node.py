@@ -283,9 +283,9 @@ def test_a_program_does_not_outlive_who_started_it() -> None:
     """Also when that one is killed and can clean up nothing."""
     program = "tests.unit.embedded_fleet.program:wait"
     starter = (
-        "import os, subprocess, sys\n"
-        f"command = [sys.executable, '-m', 'isthmus.embedded.container', str(os.getpid()), {program!r}]\n"
-        "child = subprocess.Popen(command)\n"
+        "import subprocess\n"
+        "from isthmus.embedded.node import container_command\n"
+        f"child = subprocess.Popen(container_command({program!r}, []))\n"
         "print(child.pid, flush=True)\n"
         "child.wait()\n"
     )
