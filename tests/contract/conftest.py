@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.server import Server, embedded, real_kubeconfig
+from tests.contract.server import HISTORY, Server, embedded, real_kubeconfig
 
 collect_ignore = [] if shutil.which("kubectl") else ["test_kubectl.py"]
 
@@ -27,7 +27,7 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         yield found
         found.close()
         return
-    with embedded(tmp_path_factory.mktemp("embedded")) as (_, kubeconfig):
+    with embedded(tmp_path_factory.mktemp("embedded"), "--history", str(HISTORY)) as (_, kubeconfig):
         found = Server(kubeconfig)
         yield found
         found.close()

@@ -1,9 +1,9 @@
 """Exchanges with an API server written as data: what is sent, what must come back, what is kept for later.
 
-A step is a mapping: ``do`` (method and path), ``type`` (content type), ``accept``, ``agent``, ``send`` (body; text is sent as it is),
-``answer`` (status code), ``body`` (a pattern), ``header`` (patterns), ``keep`` (variable: path into the body) and ``until`` (repeat until
-the step holds). ``<name>`` stands for a variable: ``<ns>`` is a fresh namespace, ``<id>`` a fresh word, ``<big>`` has 300,000
-characters, ``<long>`` 250, the others are what was kept.
+A step is a mapping: ``do`` (method and path), ``type`` (content type), ``accept``, ``agent``, ``send`` (body; text is
+sent as it is), ``answer`` (status code), ``body`` (a pattern), ``header`` (patterns), ``keep`` (variable: path into the
+body) and ``until`` (repeat until the step holds). ``<name>`` stands for a variable: ``<ns>`` is a fresh namespace,
+``<id>`` a fresh word, ``<big>`` has 300,000 characters, ``<long>`` 250, the others are what was kept.
 """
 
 from __future__ import annotations

@@ -25,6 +25,9 @@ Json = dict[str, Any]
 KUBECONFIG = "ISTHMUS_CONTRACT_KUBECONFIG"
 """Names the kubeconfig of a real kube-apiserver that shall keep the same contract."""
 
+HISTORY = 200
+"""Events that the embedded server keeps of one kind: few, so that a test can outrun them."""
+
 DEADLINE_SECONDS = 15.0
 _NUMBERS = itertools.count(1)
 

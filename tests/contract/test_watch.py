@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.contract.server import Server, until
+from tests.contract.server import HISTORY, Server, until
 
 TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io"
 METADATA = "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io"
@@ -183,7 +183,33 @@ def test_version_not_a_number(server: Server, maps: Maps) -> None:
     """A garbled version is refused."""
     answer = server.http.get(maps.path, params={"watch": "true", "resourceVersion": "abc", "timeoutSeconds": "1"})
 
-    assert answer.status_code == 400
+    assert answer.status_code in (400, 500)
+    assert answer.json()["status"] == "Failure"
+
+
+def test_past_is_gone(server: Server, maps: Maps) -> None:
+    """A version whose history the server no longer keeps is answered by one ERROR event with code 410."""
+    maps.create("a")
+    for number in range(HISTORY + 1):
+        maps.patch("a", {"data": {"n": str(number)}})
+
+    with server.watch(maps.path, resourceVersion="1") as events:
+        [event] = events.rest()
+
+    assert events.code == 200
+    assert event["type"] == "ERROR"
+    assert event["object"]["kind"] == "Status"
+    assert event["object"]["code"] == 410
+    assert event["object"]["reason"] == "Expired"
+    assert event["object"]["message"].startswith("too old resource version: 1 (")
+
+
+def test_version_of_the_future(server: Server, maps: Maps) -> None:
+    """A version that is yet to come is waited for in silence."""
+    with server.watch(maps.path, resourceVersion="999999999999", timeoutSeconds="1") as events:
+        maps.create("a")
+
+        assert events.rest() == []
 
 
 def test_tables(server: Server, maps: Maps) -> None:

@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 from isthmus.embedded.cluster import EmbeddedCluster
+from isthmus.embedded.store import HISTORY
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -28,13 +29,19 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--port", type=int, default=0, help="port to listen on; 0 takes a free one")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    parser.add_argument("--history", type=int, default=HISTORY, help="events of one kind that a watch may resume from")
     given = parser.parse_args(arguments)
     asyncio.run(_serve(given))
 
 
 async def _serve(given: argparse.Namespace) -> None:
     cluster = EmbeddedCluster(
-        given.name, storage=given.storage, port=given.port, host=given.host, credentials=given.credentials
+        given.name,
+        storage=given.storage,
+        port=given.port,
+        host=given.host,
+        credentials=given.credentials,
+        history=given.history,
     )
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

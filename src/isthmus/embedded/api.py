@@ -464,8 +464,8 @@ class Api:
             if subresource:
                 raise errors.not_found(resource, name)
             if metadata.get("uid"):
-                why = f"uid mismatch: the provided object specified uid {metadata['uid']}, and no existing object was found"
-                raise errors.conflict(resource, name, why)
+                why = f"uid mismatch: the provided object specified uid {metadata['uid']}"
+                raise errors.conflict(resource, name, f"{why}, and no existing object was found")
             metadata.pop("resourceVersion", None)
             self._check_namespace(resource, config)
             _, owners = fields.apply({}, {}, config, shape, manager, reset=reset, force=True, now=self._now())

@@ -21,7 +21,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from isthmus.embedded import discovery, errors, openapi, patches, tables
+from isthmus.embedded import discovery, errors, openapi, patches, protobuf, tables
 from isthmus.embedded.api import Api, Deletion, Write, Written
 from isthmus.embedded.errors import ApiError
 from isthmus.embedded.resources import Resource
@@ -307,8 +307,6 @@ class Http:
             first = self._api.select(target.resource, target.namespace, selector)
             watch = store.watch(key, target.namespace, None)
         else:
-            if int(since) > store.revision:
-                raise errors.version_too_large(int(since), store.revision)
             try:
                 watch = store.watch(key, target.namespace, int(since))
             except Compacted as gap:
@@ -370,7 +368,7 @@ class Http:
 
     async def _patch(self, request: Request, target: Target) -> Written:
         resource, version, namespace, name = target.resource, target.version, target.namespace, target.name
-        media = request.headers.get("content-type", "").partition(";")[0].strip()
+        media = _media_type(request)
         if media not in _PATCH_TYPES or (resource.custom and media == _PATCH_TYPES[2]):
             raise errors.unsupported_media_type(
                 media, [m for m in _PATCH_TYPES if m != _PATCH_TYPES[2] or not resource.custom]
@@ -591,6 +589,10 @@ class _WatchResponse(Response):
 # --- requests ---
 
 
+def _media_type(request: Request) -> str:
+    return request.headers.get("content-type", _JSON).partition(";")[0].strip()
+
+
 def _needs_version(resource: Resource) -> bool:
     """Whether an object of this kind is replaced with its resourceVersion only."""
     return resource.custom or resource.kind in _VERSIONED
@@ -621,9 +623,11 @@ async def _read_body(request: Request) -> Any:
 
 
 async def _read_manifest(request: Request, resource: Resource | None = None) -> Manifest:
-    media = request.headers.get("content-type", _JSON).partition(";")[0].strip()
+    media = _media_type(request)
+    if media == protobuf.MEDIA_TYPE:
+        return protobuf.decode(await _read_bytes(request))
     if media not in (_JSON, "application/yaml"):
-        raise errors.unsupported_media_type(media, (_JSON, "application/yaml"))
+        raise errors.unsupported_media_type(media, (_JSON, "application/yaml", protobuf.MEDIA_TYPE))
     manifest = await _read_body(request)
     if not isinstance(manifest, dict):
         raise errors.bad_request("the body is not an object")
@@ -639,6 +643,8 @@ async def _read_manifest(request: Request, resource: Resource | None = None) -> 
 
 async def _read_deletion(request: Request) -> Deletion:
     body = await _read_bytes(request)
+    if body and _media_type(request) == protobuf.MEDIA_TYPE:
+        body = orjson.dumps(protobuf.decode(body))
     try:
         options = orjson.loads(body) if body else {}
     except orjson.JSONDecodeError as error:

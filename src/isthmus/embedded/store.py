@@ -79,14 +79,16 @@ class Event(msgspec.Struct):
 class Watch:
     """Events of one resource that somebody has still to read."""
 
-    def __init__(self, namespace: str) -> None:
+    def __init__(self, namespace: str, since: int) -> None:
         self.namespace = namespace
+        self.since = since
+        """Revision of the last event that the watcher knows; in the future, if the server lost its past."""
         self.events: deque[Event] = deque()
         self.ended = False
         self._wake = asyncio.Event()
 
     def push(self, event: Event) -> None:
-        if self.namespace and event.object.namespace != self.namespace:
+        if event.revision <= self.since or (self.namespace and event.object.namespace != self.namespace):
             return
         if len(self.events) >= WATCH_BACKLOG:
             self.end()
@@ -242,7 +244,7 @@ class Store:
     def watch(self, resource: str, namespace: str, since: int | None) -> Watch:
         """Open a watch for what happens after revision *since* (None: from now). Raises Compacted."""
         shelf = self._shelf(resource)
-        watch = Watch(namespace)
+        watch = Watch(namespace, self.revision if since is None else since)
         if since is not None:
             if since < shelf.compacted:
                 raise Compacted(shelf.compacted)
