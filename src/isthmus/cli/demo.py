@@ -105,7 +105,7 @@ def running_fleet(clock: Clock) -> Iterator[Fleet]:
     def do(work: Coroutine[Any, Any, T], seconds: float = START_SECONDS) -> T:
         return asyncio.run_coroutine_threadsafe(work, loop).result(seconds)
 
-    fleet = Fleet()
+    fleet = Fleet(spares=True)
     entered = False
     try:
         with clock.phase("clusters"):

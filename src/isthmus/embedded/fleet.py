@@ -23,7 +23,7 @@ from isthmus.embedded.cluster import EmbeddedCluster, merged_kubeconfig
 from isthmus.embedded.controllers import Addresses, Controllers, Copy
 from isthmus.embedded.door import Door, InProcess
 from isthmus.embedded.istio_crds import istio_definitions
-from isthmus.embedded.node import LoopbackRange, Node, container_command
+from isthmus.embedded.node import PROGRAMS, LoopbackRange, Node, container_command
 from isthmus.embedded.selectors import Predicate, parse_labels
 from isthmus.model.kinds import DEPLOYMENT, ENDPOINT_SLICE, NODE, SERVICE
 
@@ -64,10 +64,14 @@ class Fleet:
         names: Sequence[str] = NAMES,
         load_balancers: Literal["ipv4", "ipv6", "hostname"] = "ipv4",
         own_processes: bool = False,
+        spares: bool = False,
         open_door: OpenDoor | None = None,
         progress: Callable[[str, float], None] = lambda phase, seconds: None,
     ) -> None:
-        """*directory* keeps kubeconfigs and logs (None: a temporary one); *progress* is told each phase that ended."""
+        """*directory* keeps kubeconfigs and logs (None: a temporary one); *progress* is told each phase that ended.
+
+        *spares* prepares a process for the server and each agent, for those who will install them at once.
+        """
         if own_processes and open_door is None:
             raise ValueError("own_processes needs open_door: nothing here speaks HTTP")
         self.names = tuple(names)
@@ -82,6 +86,7 @@ class Fleet:
         self._directory = directory
         self._load_balancers = load_balancers
         self._own_processes = own_processes
+        self._spares = spares
         self._open_door = open_door
         self._progress = progress
         self._stop = asyncio.Event()
@@ -160,7 +165,13 @@ class Fleet:
                 for index, name in enumerate(self.names):
                     door = await self._door(name, stack)
                     kubeconfig = self.directory / name / "kubeconfig"
-                    node = Node(door, kubeconfig=kubeconfig, logs=self.directory / name / "logs", loopback=loopback)
+                    node = Node(
+                        door,
+                        kubeconfig=kubeconfig,
+                        logs=self.directory / name / "logs",
+                        loopback=loopback,
+                        spare=PROGRAMS["isthmus-agent" if index else "isthmus-server"] if self._spares else "",
+                    )
                     addresses = _addresses(index, self._load_balancers)
                     controllers = Controllers(door, addresses, runs_elsewhere=node.runs)
                     self.nodes[name], self.controllers[name] = node, controllers

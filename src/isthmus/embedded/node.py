@@ -21,7 +21,9 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
+
+import msgspec
 
 from isthmus.embedded.door import Current, Door, Everything, Refused
 from isthmus.embedded.plans import HASH_LABEL
@@ -31,6 +33,26 @@ Manifest = dict[str, Any]
 
 PROGRAMS = {"isthmus-server": "isthmus.server.main:main", "isthmus-agent": "isthmus.agent.main:main"}
 """The last part of an image's name, and what its process calls."""
+
+IMPORTS = {
+    "isthmus.server.main:main": (
+        "isthmus.server.main",
+        "isthmus.server.run",
+        "isthmus.program.lifecycle",
+        "isthmus.program.logs",
+        "uvicorn.protocols.http.httptools_impl",
+        "uvloop",
+    ),
+    "isthmus.agent.main:main": (
+        "isthmus.agent.main",
+        "isthmus.agent.run",
+        "isthmus.program.lifecycle",
+        "isthmus.program.logs",
+        "uvicorn.protocols.http.httptools_impl",
+        "uvloop",
+    ),
+}
+"""What a spare process imports beforehand: all but a few milliseconds of a program's start."""
 
 BIND_ADDRESS = "ISTHMUS_BIND_ADDRESS"
 """Environment variable: the address a program listens on, instead of all."""
@@ -105,9 +127,13 @@ class Node:
         logs: Path,
         loopback: LoopbackRange,
         programs: Mapping[str, str] = PROGRAMS,
+        spare: str = "",
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        """*kubeconfig* is what the processes see; *logs* a folder for one file per pod."""
+        """*kubeconfig* is what the processes see; *logs* a folder for one file per pod.
+
+        Of the program *spare* a process is kept that has done its imports, so that the first pod of it starts at once.
+        """
         self.processes: dict[tuple[str, str], int] = {}
         """The process of each pod (namespace, name) that has one now."""
         self._door = door
@@ -115,6 +141,8 @@ class Node:
         self._logs = logs
         self._loopback = loopback
         self._programs = programs
+        self._spare = spare
+        self._waiting: asyncio.subprocess.Process | None = None
         self._clock = clock
         self._pods: dict[str, _Pod] = {}
         self._addresses: dict[tuple[str, str], list[str]] = defaultdict(list)
@@ -136,6 +164,16 @@ class Node:
     async def run(self) -> None:
         """Run pods until cancelled; then end every process."""
         self._logs.mkdir(parents=True, exist_ok=True)
+        if self._spare:
+            command = container_command("--wait", IMPORTS.get(self._spare, ()))
+            self._waiting = await _start(command, os.environ, asyncio.subprocess.PIPE)
+        try:
+            await self._follow()
+        finally:
+            if self._waiting is not None:
+                await _stop(self._waiting, 0)
+
+    async def _follow(self) -> None:
         async with asyncio.TaskGroup() as tasks:
             async for told in self._door.watch(POD):
                 if isinstance(told, Everything):
@@ -202,15 +240,7 @@ class Node:
 
     async def _run_once(self, pod: _Pod, command: _Command, started: datetime) -> int:
         """Run the program until it ends or the pod is gone; its exit code."""
-        with self.log_file(*pod.key).open("ab") as output:
-            process = await asyncio.create_subprocess_exec(
-                *container_command(pod.program, command.arguments),
-                env=command.environment,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,  # Ctrl-C is for us; we end the processes in order
-            )
+        process = await self._process(pod, command)
         self.processes[pod.key] = process.pid
         try:
             running = {"running": {"startedAt": started.strftime("%Y-%m-%dT%H:%M:%SZ")}}
@@ -219,6 +249,23 @@ class Node:
             await _stop(process, pod.grace)
             del self.processes[pod.key]
         return process.returncode or 0
+
+    async def _process(self, pod: _Pod, command: _Command) -> asyncio.subprocess.Process:
+        file = self.log_file(*pod.key)
+        spare = self._waiting
+        if pod.program == self._spare and spare is not None and spare.returncode is None and spare.stdin is not None:
+            self._waiting = None
+            what = {"program": pod.program, "output": str(file.absolute()), **msgspec.to_builtins(command)}
+            spare.stdin.write(msgspec.json.encode(what) + b"\n")
+            spare.stdin.close()
+            return spare
+        with file.open("ab") as output:
+            return await _start(
+                container_command(pod.program, command.arguments),
+                command.environment,
+                asyncio.subprocess.DEVNULL,
+                output,
+            )
 
     async def _attend(self, pod: _Pod, process: asyncio.subprocess.Process, running: Manifest) -> None:
         """Probe the program and report, until it ends or the pod is gone."""
@@ -273,10 +320,11 @@ class Node:
         return self._clock().strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-class _Command:
-    def __init__(self, arguments: list[str], environment: dict[str, str]) -> None:
-        self.arguments = arguments
-        self.environment = environment
+class _Command(msgspec.Struct, frozen=True):
+    """What a container's process is given."""
+
+    arguments: list[str]
+    environment: dict[str, str]
 
 
 class _NotRunnable(Exception):
@@ -393,6 +441,19 @@ async def _http_ok(host: str, port: int, path: str) -> bool:
         writer.close()
     found = re.match(rb"HTTP/1\.[01] (\d+)", line)
     return found is not None and 200 <= int(found[1]) < 400
+
+
+async def _start(
+    command: list[str], environment: Mapping[str, str], standard_input: int, output: BinaryIO | None = None
+) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        *command,
+        env=environment,
+        stdin=standard_input,
+        stdout=output,
+        stderr=output,
+        start_new_session=True,  # Ctrl-C is for us; we end the processes in order
+    )
 
 
 async def _stop(process: asyncio.subprocess.Process, grace: float) -> None:

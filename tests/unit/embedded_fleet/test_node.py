@@ -23,6 +23,7 @@ from tests.unit.embedded_fleet.clusters import Cluster, Manifest, node, service,
 
 ROOT = Path(__file__).parents[3]
 POLL = 0.02
+PROGRAM = "tests.unit.embedded_fleet.program:main"
 
 
 @pytest.fixture(autouse=True)
@@ -34,14 +35,15 @@ def importable(monkeypatch: pytest.MonkeyPatch) -> None:
 class Machine:
     """A cluster with a node that runs `program.py` for the image ``example/program``."""
 
-    def __init__(self, directory: Path, loopback: LoopbackRange) -> None:
+    def __init__(self, directory: Path, loopback: LoopbackRange, *, spare: bool = False) -> None:
         self.cluster = Cluster()
         self.node = Node(
             self.cluster.door,
             kubeconfig=directory / "kubeconfig",
             logs=directory / "logs",
             loopback=loopback,
-            programs={"program": "tests.unit.embedded_fleet.program:main"},
+            programs={"program": PROGRAM},
+            spare=PROGRAM if spare else "",
         )
         self.cluster.controllers.runs_elsewhere = self.node.runs
         self.cluster.create(node("machine"))
@@ -92,9 +94,9 @@ class Machine:
 
 
 @asynccontextmanager
-async def machine(directory: Path) -> AsyncIterator[Machine]:
+async def machine(directory: Path, *, spare: bool = False) -> AsyncIterator[Machine]:
     with LoopbackRange() as loopback:
-        found = Machine(directory, loopback)
+        found = Machine(directory, loopback, spare=spare)
         async with found.cluster.running():
             task = asyncio.create_task(found.node.run())
             try:
@@ -189,6 +191,46 @@ async def test_a_killed_program_is_started_again(tmp_path: Path) -> None:
         assert after["status"]["podIP"] == before["status"]["podIP"]
         assert after["status"]["containerStatuses"][0]["lastState"]["terminated"]["exitCode"] == -signal.SIGKILL
         assert found.process(after) != first
+
+
+async def test_a_spare_process_becomes_the_first_pod(tmp_path: Path) -> None:
+    """It is used once, with all that a fresh one would have had; the next start is a fresh one."""
+    async with machine(tmp_path, spare=True) as found:
+        [spare] = await _children_of_ours()
+        found.run("ready", container={"env": [{"name": "PLAIN", "value": "text"}]})
+        before = await found.ready()
+        first = found.process(before)
+        said = found.said(before)
+        os.kill(first, signal.SIGKILL)
+        after = await found.ready(restarts=1)
+
+        assert first == spare
+        assert found.process(after) != spare
+        again = found.said(after)
+        assert said == again
+
+
+async def test_an_unused_spare_is_ended(tmp_path: Path) -> None:
+    """Also if no pod ever came."""
+    async with machine(tmp_path, spare=True):
+        [spare] = await _children_of_ours()
+
+    assert not is_alive(spare)
+
+
+async def _children_of_ours() -> list[int]:
+    """The containers that this process has started, as soon as there is one."""
+    async with asyncio.timeout(10):
+        while True:
+            if found := _containers():
+                return found
+            await asyncio.sleep(POLL)
+
+
+def _containers() -> list[int]:
+    children = Path(f"/proc/{os.getpid()}/task").glob("*/children")
+    pids = [int(word) for file in children for word in file.read_text().split()]
+    return [pid for pid in pids if b"container.py" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
 async def test_a_program_that_always_ends_is_tried_less_and_less(tmp_path: Path) -> None:
