@@ -113,10 +113,10 @@ async def check_walkthrough(names: Sequence[str]) -> list[tuple[str, str]]:
                 f"{name} has the five ServiceEntries of {other} as the walk-through lists them",
                 missing_rows(entries[name], name, other),
             ),
-            (f"{name} has the entries that let calls of {other} in", _lets_in(entries[name], name)),
-            (f"{name} calls {other} with mutual TLS", _mutual_tls(rules, other)),
-            (f"{name}'s gateway passes mutual TLS on", _passes_on(passing)),
-            (f"{name}'s agent has its own certificate and no token any more", _secrets(secrets)),
+            (f"{name} has the entries that let calls of {other} in", missing_own_entries(entries[name], name)),
+            (f"{name} calls {other} with mutual TLS", without_mutual_tls(rules, other)),
+            (f"{name}'s gateway passes mutual TLS on", no_passthrough(passing)),
+            (f"{name}'s agent has its own certificate and no token any more", wrong_secrets(secrets)),
         ]
     reviews = next(
         (item for item in entries[first] if item["metadata"]["name"] == f"reviews.default.svc.{second}.global"), None
@@ -126,7 +126,7 @@ async def check_walkthrough(names: Sequence[str]) -> list[tuple[str, str]]:
             f"{first}'s entry for reviews is the walk-through's, field by field",
             differing(reviews, gateways[second]) if reviews else "it does not exist",
         ),
-        ("every federated host name has an address of its own", _unique(entries)),
+        ("every federated host name has an address of its own", shared_addresses(entries)),
     ]
     async with connect(None, "mgmt") as mgmt:
         for resource in POLICIES:
@@ -137,13 +137,15 @@ async def check_walkthrough(names: Sequence[str]) -> list[tuple[str, str]]:
     return results
 
 
-def _lets_in(entries: Iterable[Manifest], own: str) -> str:
+def missing_own_entries(entries: Iterable[Manifest], own: str) -> str:
+    """Which of the entries that let calls of other clusters in cluster *own* lacks."""
     found = {item["metadata"]["name"] for item in entries}
     wanted = {row.name.replace("cluster2", own) for row in expected_rows()}
     return f"missing {', '.join(sorted(wanted - found))}" if wanted - found else ""
 
 
-def _mutual_tls(rules: Iterable[Manifest], other: str) -> str:
+def without_mutual_tls(rules: Iterable[Manifest], other: str) -> str:
+    """Host names of cluster *other* that are not called with mutual TLS."""
     modes = {
         item["spec"]["host"]: ((item["spec"].get("trafficPolicy") or {}).get("tls") or {}).get("mode") for item in rules
     }
@@ -155,7 +157,8 @@ def _mutual_tls(rules: Iterable[Manifest], other: str) -> str:
     return f"not for {', '.join(wrong)}" if wrong else ""
 
 
-def _passes_on(gateways: Iterable[Manifest]) -> str:
+def no_passthrough(gateways: Iterable[Manifest]) -> str:
+    """What is wrong with the gateways, of which one must pass the TLS of federated host names on."""
     for gateway in gateways:
         for server in gateway["spec"].get("servers", ()):
             if (server.get("tls") or {}).get("mode") == "AUTO_PASSTHROUGH" and server["hosts"] == ["*.global"]:
@@ -163,7 +166,8 @@ def _passes_on(gateways: Iterable[Manifest]) -> str:
     return "no Gateway with AUTO_PASSTHROUGH for *.global"
 
 
-def _secrets(names: set[str]) -> str:
+def wrong_secrets(names: set[str]) -> str:
+    """What is wrong with the names of a registered cluster's Secrets."""
     problems = []
     if "relay-client-tls-secret" not in names:
         problems.append("no relay-client-tls-secret")
@@ -172,7 +176,8 @@ def _secrets(names: set[str]) -> str:
     return "; ".join(problems)
 
 
-def _unique(entries: dict[str, tuple[Manifest, ...]]) -> str:
+def shared_addresses(entries: dict[str, tuple[Manifest, ...]]) -> str:
+    """Addresses that more than one host name has."""
     hosts: dict[str, set[str]] = {}
     for items in entries.values():
         for item in items:
