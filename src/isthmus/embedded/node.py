@@ -95,6 +95,9 @@ class LoopbackRange:
                 holder.bind((f"{prefix}.1", RESERVED_PORT))
             except OSError as error:
                 holder.close()
+                if error.errno == errno.EADDRNOTAVAIL:
+                    text = f"{prefix}.1 is not an address of this machine; Linux answers on all of 127.0.0.0/8"
+                    raise OSError(error.errno, text) from error
                 if error.errno != errno.EADDRINUSE:
                     raise
                 continue
