@@ -224,7 +224,7 @@ class Outputs:
 
     def _read(self, record: str, key: ObjectKey, payload: bytes) -> Desired:
         kind = KINDS.get((key.api_version, key.kind))
-        if kind is not None:
+        if kind is not None and key.namespace and key.name:
             try:
                 manifest = orjson.loads(payload)
                 if key_of(kind, manifest) == key:

@@ -25,19 +25,11 @@ class Crew(Generic[K]):
         self._size = size
         self._rest = rest
         self._wake = asyncio.Event()
-        self._idle = asyncio.Event()
-        self._idle.set()
 
     def add(self, keys: Iterable[tuple[K, int]]) -> None:
         """Ask for *keys* with their ranks; see `WorkQueue.add`."""
         self.queue.add(keys, asyncio.get_running_loop().time())
-        if len(self.queue):
-            self._idle.clear()
-            self._wake.set()
-
-    async def idle(self) -> None:
-        """Wait until nothing waits or runs; what is to be tried later is not waited for."""
-        await self._idle.wait()
+        self._wake.set()  # also for a key that only waits for a time: when to wake up next may have changed
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -61,10 +53,6 @@ class Crew(Generic[K]):
                 while running < self._size and (key := self.queue.take(loop.time())) is not None:
                     running += 1
                     tasks.create_task(work(key))
-                if len(self.queue):
-                    self._idle.clear()
-                else:
-                    self._idle.set()
                 due = self.queue.next_due()
                 try:
                     async with asyncio.timeout_at(due):

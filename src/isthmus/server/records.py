@@ -33,7 +33,7 @@ def read_key(record: str) -> ObjectKey:
         key = ObjectKey.parse(record)
     except ValueError as error:
         raise BadRecord("the key is not that of an object") from error
-    if (key.api_version, key.kind) not in _TYPES:
+    if (key.api_version, key.kind) not in _TYPES or not key.name:
         raise BadRecord(f"{key.api_version} {key.kind} is not a kind that agents report")
     return key
 

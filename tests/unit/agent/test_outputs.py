@@ -185,6 +185,7 @@ def test_what_is_removed_while_incomplete_is_pruned_once_complete() -> None:
         ("no key", b"{}"),
         ("apps/v1|Deployment|default|evil", b'{"apiVersion":"apps/v1","kind":"Deployment"}'),
         (str(key("a")), b"not json"),
+        (str(key("")), json.dumps(entry("")).encode()),
         (str(key("a")), b"[]"),
         (str(key("a")), json.dumps(entry("other")).encode()),
     ],

@@ -76,3 +76,45 @@ async def test_what_is_asked_for_while_it_runs_runs_again() -> None:
     await end(task)
 
     assert runs == [1, 1]
+
+
+async def test_what_is_asked_for_while_it_rests_runs_when_the_rest_ends() -> None:
+    """Without anything else happening that would wake the crew."""
+    runs, ran = [], asyncio.Event()
+
+    async def act(key: int) -> bool:
+        await asyncio.sleep(0.01)
+        runs.append(key)
+        ran.set()
+        return True
+
+    crew = Crew(act, 4, rest=3.0)
+    task = asyncio.create_task(crew.run())
+    crew.add([(1, 0)])
+    await asyncio.wait_for(ran.wait(), 10)
+    ran.clear()
+    await asyncio.sleep(0)  # the crew has gone to sleep
+    await asyncio.sleep(0)
+    crew.add([(1, 0)])
+    await asyncio.wait_for(ran.wait(), 10)
+    await end(task)
+
+    assert runs == [1, 1]
+
+
+async def test_what_fails_is_tried_again_by_itself() -> None:
+    runs, done = [], asyncio.Event()
+
+    async def act(key: int) -> bool:
+        runs.append(key)
+        if len(runs) == 2:
+            done.set()
+        return len(runs) == 2
+
+    crew = Crew(act, 4)
+    task = asyncio.create_task(crew.run())
+    crew.add([(1, 0)])
+    await asyncio.wait_for(done.wait(), 10)
+    await end(task)
+
+    assert runs == [1, 1]

@@ -88,7 +88,9 @@ def test_what_an_agent_says_for_others_is_refused(evil: Destination) -> None:
     assert list(fleet.clusters["a"].bad) == [str(evil.key)]
 
 
-@pytest.mark.parametrize("key", ["", "a|b", "v1|Secret|gloo-mesh|x", "isthmus|WriteReport||x"])
+@pytest.mark.parametrize(
+    "key", ["", "a|b", "v1|Secret|gloo-mesh|x", str(destination("", "a").key), "isthmus|WriteReport||x"]
+)
 def test_a_record_of_no_known_kind_is_refused_and_held(key: str) -> None:
     """Held, so that it is not sent again on every connection."""
     fleet = fleet_of("a")
