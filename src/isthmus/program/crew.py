@@ -10,13 +10,15 @@ from isthmus.program.work import WorkQueue
 
 K = TypeVar("K", bound=Hashable)
 
+LONGEST_REST_SECONDS = 1.0  # a write that waited for its API server took long, but was not costly
+
 
 class Crew(Generic[K]):
     """Runs *act* on the keys of a queue, at most *size* at a time.
 
     *act* returns whether it went well; if not, the key is tried again later. An exception from it ends the crew. A
-    key rests after it was done, *rest* times as long as that took: what is costly and changes all the time then takes
-    a bounded share of the time.
+    key rests after it was done, *rest* times as long as that took, though never longer than `LONGEST_REST_SECONDS`:
+    what is costly and changes all the time then takes a bounded share of the time.
     """
 
     def __init__(self, act: Callable[[K], Awaitable[bool]], size: int, *, rest: float = 0.0) -> None:
@@ -41,7 +43,8 @@ class Crew(Generic[K]):
             began = loop.time()
             if await self._act(key):
                 now = loop.time()
-                self.queue.done(key, rest_until=now + self._rest * (now - began) if self._rest else 0.0)
+                rest = min(LONGEST_REST_SECONDS, self._rest * (now - began))
+                self.queue.done(key, rest_until=now + rest if rest else 0.0)
             else:
                 self.queue.failed(key, loop.time())
             running -= 1
