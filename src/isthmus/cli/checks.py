@@ -39,6 +39,7 @@ NETWORK_ATTACHMENT = Kind("k8s.cni.cncf.io", "v1", "NetworkAttachmentDefinition"
 SPEC_HASH = "crd.solo.io/specHash"  # annotation by which a definition tells its version
 
 EXPIRY_NOTICE = timedelta(days=30)
+GATEWAYS = ("ingressgateway", "eastwestgateway")  # values of the label `istio` that gateways are found by
 ROUTER_MODE_IGNORED_FROM = (1, 11)  # https://github.com/istio/istio/issues/33127
 AGENT_ADDRESS = "enterprise-agent.{namespace}:9977"
 
@@ -411,8 +412,7 @@ def _istio(report: Report, seen: Observed, name: str) -> None:
     )
     for plane in planes:
         _mesh_config(report, seen, name, plane)
-    for namespace in sorted({plane["metadata"]["namespace"] for plane in planes}):
-        _gateway(report, seen, namespace, min(_version(plane) for plane in planes))
+    _gateway(report, seen, min(_version(plane) for plane in planes))
 
 
 def _mesh_config(report: Report, seen: Observed, name: str, plane: Manifest) -> None:
@@ -483,39 +483,49 @@ def _mesh_config(report: Report, seen: Observed, name: str, plane: Manifest) -> 
     )
 
 
-def _gateway(report: Report, seen: Observed, namespace: str, version: tuple[int, ...]) -> None:
+def _gateway(report: Report, seen: Observed, version: tuple[int, ...]) -> None:
+    name = "East-west gateway"
+    example = "examples/walkthrough/istio-operator-cluster1.yaml has one"
     services = [
         item
         for item in seen.all(kinds.SERVICE)
-        if (item["spec"].get("selector") or {}).get("istio") == "ingressgateway"
+        if (item["spec"].get("selector") or {}).get("istio") in GATEWAYS
         and any(port.get("name") == "tls" for port in item["spec"].get("ports", ()))
     ]
-    name = "East-west gateway"
-    example = "examples/walkthrough/istio-operator-cluster1.yaml has one"
     if not services:
         problem = "no Service selects `istio: ingressgateway` and has a port `tls`"
         report.say(name, problem, f"give the ingress gateway a port `tls`, 15443; {example}")
         return
-    for service in services:
-        metadata = service["metadata"]
-        addresses = _external_addresses(service)
-        about = f"Service {metadata['namespace']}/{metadata['name']}"
-        reachable = bool(addresses) or service["spec"].get("type") == "NodePort"
-        report.say(
-            name,
-            "" if reachable else f"{about} has no external address",
-            "make it a LoadBalancer or NodePort Service that the other clusters reach",
-            good=f"{about}, {', '.join(addresses) or 'node port'}",
-        )
-        pods = [item for item in seen.all(kinds.DEPLOYMENT, metadata["namespace"]) if _selects(service, item)]
-        modes = {_environment(item).get("ISTIO_META_ROUTER_MODE") for item in pods}
-        needed = version < ROUTER_MODE_IGNORED_FROM and pods and modes != {"sni-dnat"}
-        report.say(
-            "Gateway's router mode",
-            f"ISTIO_META_ROUTER_MODE of {about} is not sni-dnat, so it passes no mesh traffic" if needed else "",
-            f"set it in the gateway's env; {example}",
-            good="sni-dnat" if modes == {"sni-dnat"} else "not needed from Istio 1.11 on",
-        )
+    usable = [item for item in services if _external_addresses(item) or item["spec"].get("type") == "NodePort"]
+    report.say(
+        name,
+        "" if usable else f"{_services(services)} has no external address",
+        "make it a LoadBalancer or NodePort Service that the other clusters reach",
+        good="; ".join(
+            f"{_services([item])}, {', '.join(_external_addresses(item)) or 'node port'}" for item in usable
+        ),
+    )
+    pods = [
+        deployment
+        for service in services
+        for deployment in seen.all(kinds.DEPLOYMENT, service["metadata"]["namespace"])
+        if _selects(service, deployment)
+    ]
+    modes = {_environment(item).get("ISTIO_META_ROUTER_MODE") for item in pods}
+    needed = version < ROUTER_MODE_IGNORED_FROM and pods and modes != {"sni-dnat"}
+    report.say(
+        "Gateway's router mode",
+        f"ISTIO_META_ROUTER_MODE of {_services(services)} is not sni-dnat, so it passes no mesh traffic"
+        if needed
+        else "",
+        f"set it in the gateway's env; {example}",
+        good="sni-dnat" if modes == {"sni-dnat"} else "not needed from Istio 1.11 on",
+    )
+
+
+def _services(items: Iterable[Manifest]) -> str:
+    names = (f"{item['metadata']['namespace']}/{item['metadata']['name']}" for item in items)
+    return f"Service {', '.join(names)}"
 
 
 # --- OpenShift ------------------------------------------------------------------------------------------------------

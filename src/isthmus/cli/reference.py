@@ -77,7 +77,8 @@ def _placeholder(parameter: Any) -> str:
 
 
 def _value(parameter: Any) -> str:
-    choices = parameter.type_descriptor.choices if hasattr(parameter, "type_descriptor") else None
+    declared = getattr(parameter, "type_descriptor", None) or parameter.type  # typer from 0.29 on, and before
+    choices = getattr(declared, "choices", None)
     return str(parameter.metavar or ("\\|".join(map(str, choices)) if choices else "VALUE"))
 
 
