@@ -93,7 +93,8 @@ class Plane:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            await self.turn()
+            if self._objects or self._reports or self.missing() != self._said:
+                await self.turn()
 
     async def turn(self) -> None:
         """Take all changes so far and publish what follows."""

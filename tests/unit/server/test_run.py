@@ -158,7 +158,7 @@ async def test_a_restarted_server_knows_what_it_knew_and_writes_nothing(plane: P
         await until(marked)
 
         async def settled() -> bool:
-            return all("observedGeneration" in (i.get("status") or {}) for i in (await versions(plane)).values())
+            return "isthmus_writes_pending 0.0" in (await get(plane, "/metrics"))[1]
 
         await until(settled)
         desired = dict(a.held_records)
