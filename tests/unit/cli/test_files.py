@@ -61,6 +61,7 @@ def test_timestamps_stay_text_as_kubernetes_reads_them(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("kind: A\nspec:\n  x: 1\n  x: 2\n", "line 4, column 3 the key 'x' stands twice"),
+        ('{"kind": "A", "kind": "B"}', "line 1, column 15 the key 'kind' stands twice"),
         ("kind: [\n", "line 2, column 1"),
         ("kind: !!python/object:os.system A", "could not determine a constructor"),
         ("kind: A\n---\njust text\n", ", document 2: a Kubernetes object was expected, found str"),
