@@ -37,7 +37,7 @@ Manifest = dict[str, Any]
 State = dict[tuple[str, ObjectKey], Manifest]
 """What is on each cluster, without what no two fleets share: uids, versions, times."""
 
-SECONDS = 25.0  # a guard; everything here takes a second or two on a machine that is not overloaded
+SECONDS = 45.0  # a guard; everything here takes a second or two on a machine that is not overloaded
 POLL_SECONDS = 0.25
 POD_ADDRESS = re.compile(r"\b10\.\d+\.\d+\.\d+\b")
 
