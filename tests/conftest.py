@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import structlog
 from hypothesis import HealthCheck, settings
 
 from tests.golden import Golden, golden_files
@@ -29,6 +31,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[GOLDEN] = Golden(update=config.getoption("--update"))
     config.stash[ASKED] = set()
+
+
+@pytest.fixture(autouse=True)
+def _own_logging() -> Iterator[None]:
+    """A test that sets logging up leaves nothing of it, least of all the captured stream that it wrote to."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from isthmus.api.kinds import KINDS
 from isthmus.api.reference import pages
 
 API = Path(__file__).parent
-PAGES = API.parents[2] / "docs" / "reference"
+PAGES = API.parents[2] / "docs" / "reference" / "api"
 HEADER = "# Generated from isthmus.api by `make generate`.\n"
 
 
