@@ -6,7 +6,7 @@ stop the others: they stay federated, and the status says which one is not.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 
@@ -94,6 +94,11 @@ class Membership:
             self._rules,
             lambda _, rule: ((rule.virtual_mesh, term) for term in terms_of_rule(rule.rule)),
         )
+        # Row by row: a long list of references is not looked through again whenever one of its services changes.
+        missing = graph.derive("references to no service", self._rules, self._missing)
+        self._missing_by_virtual_mesh = graph.index(
+            "references to no service by virtual mesh", missing, lambda key, _: (key[0],)
+        )
         self.problems: Collection[Ref, tuple[Problem, ...]] = graph.derive(
             "virtual mesh problems", virtual_meshes, self._problems
         )
@@ -138,6 +143,10 @@ class Membership:
                 )
         return errors
 
+    def _missing(self, fetch: Fetch, _: object, rule: FederationRule) -> Ref | None:
+        named = rule.rule
+        return named if isinstance(named, Ref) and not fetch.group(self._services, named) else None
+
     def _problems(self, fetch: Fetch, ref: Ref, virtual_mesh: VirtualMesh) -> tuple[Problem, ...]:
         problems: list[Problem] = []
         for i, mesh in enumerate(virtual_mesh.spec.meshes):
@@ -147,9 +156,10 @@ class Membership:
         federation = virtual_mesh.spec.federation
         if federation is not None:
             members = {mesh.ref for mesh in virtual_mesh.spec.meshes}
+            missing = {service for _, service in fetch.group(self._missing_by_virtual_mesh, ref)}
             for i, selector in enumerate(federation.selectors):
                 path = f"spec.federation.selectors[{i}]"
-                problems.extend(self._bad_services(fetch, selector.destination_selectors, path))
+                problems.extend(_bad_services(selector.destination_selectors, path, missing.__contains__))
                 problems.extend(
                     Problem(
                         f"{path}.meshes[{j}]",
@@ -161,22 +171,29 @@ class Membership:
                 )
             for i, gateway in enumerate(federation.ingress_gateway_selectors):
                 path = f"spec.federation.ingressGatewaySelectors[{i}]"
-                problems.extend(self._bad_services(fetch, gateway.destination_selectors, path))
+                problems.extend(
+                    _bad_services(
+                        gateway.destination_selectors, path, lambda service: not fetch.group(self._services, service)
+                    )
+                )
         return tuple(problems)
 
-    def _bad_services(self, fetch: Fetch, selectors: tuple[DestinationSelector, ...], path: str) -> Iterator[Problem]:
-        for i, selector in enumerate(selectors):
-            services = selector.kube_service_refs.services if selector.kube_service_refs else ()
-            for j, service in enumerate(services):
-                at = f"{path}.destinationSelectors[{i}].kubeServiceRefs.services[{j}]"
-                if not (service.name and service.namespace and service.cluster_name):
-                    message = (
-                        "Invalid Destination selector: malformed kubeServiceRef: needs name, namespace and clusterName"
-                    )
-                    yield Problem(at, "MalformedReference", message)
-                elif not fetch.group(self._services, service.ref):
-                    message = f"Invalid Destination selector: Destination {service.ref.key} not found"
-                    yield Problem(at, "NotFound", message)
+
+def _bad_services(
+    selectors: tuple[DestinationSelector, ...], path: str, is_missing: Callable[[Ref], bool]
+) -> Iterator[Problem]:
+    for i, selector in enumerate(selectors):
+        services = selector.kube_service_refs.services if selector.kube_service_refs else ()
+        for j, service in enumerate(services):
+            at = f"{path}.destinationSelectors[{i}].kubeServiceRefs.services[{j}]"
+            if not (service.name and service.namespace and service.cluster_name):
+                message = (
+                    "Invalid Destination selector: malformed kubeServiceRef: needs name, namespace and clusterName"
+                )
+                yield Problem(at, "MalformedReference", message)
+            elif is_missing(service.ref):
+                message = f"Invalid Destination selector: Destination {service.ref.key} not found"
+                yield Problem(at, "NotFound", message)
 
 
 def _claims(_: Fetch, ref: Ref, virtual_mesh: VirtualMesh) -> Iterable[tuple[tuple[Ref, Ref], Claim]]:

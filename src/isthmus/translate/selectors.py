@@ -23,7 +23,7 @@ Rule = KubeServiceMatcher | Ref
 def rules_of(selectors: tuple[DestinationSelector, ...]) -> Iterator[Rule]:
     """The alternatives of *selectors*, in their order; an empty list is one matcher that matches anything.
 
-    References that lack a field select nothing and are left to `incomplete_refs`.
+    References that lack a field select nothing and are problems of the object that holds them.
     """
     if not selectors:
         yield KubeServiceMatcher()

@@ -33,16 +33,16 @@ def meta(name: str, **more: object) -> ObjectMeta:
     return ObjectMeta(name=name, namespace="gloo-mesh", **more)  # type: ignore[arg-type]
 
 
-def mesh_ref(cluster: str) -> ObjectRef:
-    """The mesh of *cluster*."""
-    return ObjectRef(name=f"istiod-istio-system-{cluster}", namespace="gloo-mesh")
+def mesh_ref(cluster: str, plane: str = "istiod") -> ObjectRef:
+    """The mesh that control plane *plane* governs on *cluster*."""
+    return ObjectRef(name=f"{plane}-istio-system-{cluster}", namespace="gloo-mesh")
 
 
-def mesh(cluster: str, *, dns: bool = True, root: str = "istio-system") -> Mesh:
+def mesh(cluster: str, *, dns: bool = True, root: str = "istio-system", plane: str = "istiod") -> Mesh:
     """An Istio mesh on *cluster*."""
     installation = MeshInstallation(namespace=root, cluster=cluster)
     istio = IstioMesh(installation=installation, trust_domain=cluster, smart_dns_proxying_enabled=dns)
-    return Mesh(metadata=meta(mesh_ref(cluster).name), spec=MeshSpec(istio=istio))
+    return Mesh(metadata=meta(mesh_ref(cluster, plane).name), spec=MeshSpec(istio=istio))
 
 
 def service(
@@ -58,6 +58,7 @@ def service(
     addresses: tuple[ExternalAddress, ...] = (),
     object_name: str | None = None,
     annotations: dict[str, str] | None = None,
+    plane: str = "istiod",
 ) -> Destination:
     """A Service with *pods* ready pods by version."""
     endpoints = tuple(
@@ -69,7 +70,7 @@ def service(
     return Destination(
         metadata=meta(object_name or f"{name}-{namespace}-{cluster}", annotations=annotations or {}),
         spec=DestinationSpec(
-            mesh=mesh_ref(cluster),
+            mesh=mesh_ref(cluster, plane),
             kube_service=KubeService(
                 ref=ClusterObjectRef(name=name, namespace=namespace, cluster_name=cluster),
                 labels={"app": name} if labels is None else labels,
@@ -98,10 +99,16 @@ def gateway(cluster: str, address: str | None = "203.0.113.1", **more: object) -
 
 
 def virtual_mesh(
-    *clusters: str, name: str = "virtual-mesh", federation: Federation | None = EVERYTHING, created: str | None = None
+    *members: str | ObjectRef,
+    name: str = "virtual-mesh",
+    federation: Federation | None = EVERYTHING,
+    created: str | None = None,
 ) -> VirtualMesh:
-    """A virtual mesh of the meshes of *clusters*."""
+    """A virtual mesh of *members*: a cluster stands for its one mesh."""
     return VirtualMesh(
         metadata=meta(name, creation_timestamp=created, generation=1),
-        spec=VirtualMeshSpec(meshes=tuple(mesh_ref(cluster) for cluster in clusters), federation=federation),
+        spec=VirtualMeshSpec(
+            meshes=tuple(mesh_ref(member) if isinstance(member, str) else member for member in members),
+            federation=federation,
+        ),
     )

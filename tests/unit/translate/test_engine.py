@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,9 +20,10 @@ from isthmus.api.common import (
     TrafficShift,
     WeightedDestination,
 )
+from isthmus.api.discovery import Destination, ServiceType
 from isthmus.api.kubernetes_cluster import KubernetesCluster, KubernetesClusterSpec
 from isthmus.api.traffic_policy import Policy, TrafficPolicy, TrafficPolicySpec
-from isthmus.api.virtual_mesh import Federation, FederationSelector
+from isthmus.api.virtual_mesh import Federation, FederationSelector, VirtualMesh
 from isthmus.istio.objects import ServiceEntry
 from isthmus.model.ref import Ref
 from isthmus.translate import Engine, OutputKey, StatusKey
@@ -29,6 +32,7 @@ from tests.unit.translate.fleets import gateway, mesh, mesh_ref, service, virtua
 
 CLUSTERS = ("cluster1", "cluster2", "cluster3")
 clusters = st.sampled_from(CLUSTERS)
+planes = st.sampled_from(("istiod", "istiod", "istiod-canary"))
 names = st.sampled_from(("reviews", "ratings", "a-b"))
 namespaces = st.sampled_from(("default", "b-c"))
 destination_selectors = st.builds(
@@ -96,8 +100,10 @@ shifts = st.builds(
     st.sampled_from(("v1", "v2")),
 )
 resources: st.SearchStrategy[Resource] = st.one_of(
-    st.builds(mesh, clusters, dns=st.booleans()),
-    st.builds(gateway, clusters, st.sampled_from((None, "203.0.113.1", "2001:db8::1"))),
+    st.builds(
+        mesh, clusters, dns=st.booleans(), plane=planes, root=st.sampled_from(("istio-system", "istio-system", "other"))
+    ),
+    st.builds(gateway, clusters, st.sampled_from((None, "203.0.113.1", "2001:db8::1")), plane=planes),
     st.builds(
         service,
         clusters,
@@ -107,11 +113,12 @@ resources: st.SearchStrategy[Resource] = st.one_of(
         labels=st.sampled_from(({}, {"app": "reviews"}, {"tier": "front"}, {"gate": "yes"})),
         ports=st.sampled_from(((), (service("x", "x").spec.kube_service.ports))),  # type: ignore[union-attr]
         object_name=st.none() | st.just("impostor"),
+        plane=planes,
     ),
     st.builds(
         virtual_mesh,
         clusters,
-        clusters,
+        st.builds(mesh_ref, clusters, planes),
         name=st.sampled_from(("virtual-mesh", "rival")),
         federation=federations,
         created=st.sampled_from((None, "2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z")),
@@ -214,20 +221,48 @@ def test_a_scaled_deployment_rewrites_nothing_remote() -> None:
     ]
 
 
-def test_the_cost_of_a_change_does_not_grow_with_the_fleet() -> None:
-    """One changed service evaluates as many functions among a thousand as among ten."""
+def named_one_by_one(size: int) -> Federation:
+    services = tuple(Service(name=f"service-{n}", namespace="default", cluster_name="cluster1") for n in range(size))
+    references = DestinationSelector(kube_service_refs=KubeServiceRefs(services=services))
+    return Federation(selectors=(FederationSelector(destination_selectors=(references,)),))
+
+
+def calls(work: Callable[[], object]) -> int:
+    """Functions called by *work*, those written in C included."""
+    count = 0
+
+    def note(_frame: object, event: str, _argument: object) -> None:
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    before = sys.getprofile()
+    sys.setprofile(note)
+    try:
+        work()
+    finally:
+        sys.setprofile(before)
+    return count
+
+
+@pytest.mark.parametrize("type", [ServiceType.CLUSTER_IP, ServiceType.NODE_PORT])
+@pytest.mark.parametrize("federation", [lambda _: Federation(), named_one_by_one], ids=["everything", "named"])
+def test_the_cost_of_a_change_does_not_grow_with_the_fleet(
+    type: ServiceType, federation: Callable[[int], Federation]
+) -> None:
+    """One changed service calls as many functions among a thousand as among ten, and evaluates as many."""
     costs = []
     for size in (10, 1000):
         engine = engine_of(federated_pair())
+        engine.set(virtual_mesh("cluster1", "cluster2", federation=federation(size)))
         for number in range(size):
-            engine.set(service("cluster1", f"service-{number}"))
+            engine.set(service("cluster1", f"service-{number}", type=type))
         engine.run()
         before = engine.evaluations
-        engine.set(service("cluster1", "service-7", labels={"app": "other"}))
-        engine.run()
-        costs.append(engine.evaluations - before)
+        engine.set(service("cluster1", "service-7", type=type, labels={"app": "other"}))
+        called = calls(engine.run)
+        costs.append((called, engine.evaluations - before))
 
-    assert costs[0] == costs[1] > 0
+    assert costs[0] == costs[1] > (0, 0)
 
 
 def test_a_failed_write_reaches_the_virtual_mesh_and_leaves_it_again() -> None:
@@ -284,3 +319,54 @@ def colliding_services() -> tuple[Ref, Ref]:
         if other != found:
             return other, found
     raise AssertionError("no two of 200,000 names collide")
+
+
+CANARY = mesh_ref("cluster1", "istiod-canary")
+
+
+def two_planes(*, root: str) -> list[Resource]:
+    """Two control planes on cluster1, the second in namespace *root*, and one on cluster2."""
+    found = [resource for resource in federated_pair() if resource.KIND != VirtualMesh.KIND]
+    return [
+        *found,
+        virtual_mesh("cluster1", CANARY, "cluster2"),
+        mesh("cluster1", plane="istiod-canary", root=root),
+        service("cluster1", "ratings", plane="istiod-canary"),
+    ]
+
+
+def written(engine: Engine) -> dict[tuple[str, str, str], bytes]:
+    return {
+        (key.cluster, key.object.namespace, key.object.name): output.payload()
+        for key, output in engine.outputs().items()
+        if key.object.kind == ServiceEntry.KIND.kind
+    }
+
+
+def test_two_control_planes_of_one_root_namespace_write_one_entry() -> None:
+    """A revision beside another reads the same root namespace: the entry that lets calls in is alone there."""
+    engine = engine_of(two_planes(root="istio-system"))
+    engine.run()
+    place = ("cluster1", "istio-system", "reviews.default.svc.cluster1.global")
+    before = written(engine)[place]
+
+    engine.set(gateway("cluster1", "203.0.113.9"))
+    delta = engine.run()
+
+    assert b'"exportTo":["."]' in before
+    assert written(engine)[place] == before
+    assert not [key for key in delta.outputs if (key.cluster, key.object.namespace, key.object.name) == place]
+    known = engine.status(StatusKey(Destination.KIND, "gloo-mesh", "reviews-default-cluster1"))
+    assert known.applied_federation.federated_to_meshes == (mesh_ref("cluster2"),)  # type: ignore[union-attr]
+
+
+def test_two_control_planes_of_two_root_namespaces_know_each_other() -> None:
+    """A mesh beside another on its cluster, with its own root namespace, gets a remote entry like any other mesh."""
+    engine = engine_of(two_planes(root="istio-canary"))
+    engine.run()
+
+    entries = written(engine)
+
+    host = "reviews.default.svc.cluster1.global"
+    assert b'"exportTo":["."]' in entries["cluster1", "istio-system", host]
+    assert b'"resolution":"DNS"' in entries["cluster1", "istio-canary", host]

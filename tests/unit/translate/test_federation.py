@@ -7,13 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isthmus.api.discovery import Destination, DestinationStatus, Mesh, ServicePort
+from isthmus.api.discovery import Destination, DestinationStatus, ExternalAddress, Mesh, ServicePort, ServiceType
 from isthmus.api.virtual_mesh import VirtualMesh
 from isthmus.model.names import MAX_NAME
 from isthmus.model.ref import Ref
 from isthmus.translate import Engine, StatusKey
-from isthmus.translate.facts import EndpointFacts, endpoint_facts
+from isthmus.translate.facts import EndpointFacts, endpoint_facts, service_facts
 from isthmus.translate.federation.addresses import AddressBook, candidate
+from isthmus.translate.federation.gateways import choose_gateways
 from isthmus.translate.federation.objects import label_shares, rule_name
 from isthmus.translate.ports import protocol_of
 from isthmus.translate.statuses import MAX_LISTED_DESTINATIONS
@@ -110,6 +111,25 @@ def test_rule_names_are_names(name: str, namespace: str) -> None:
 def test_protocols_follow_istios_rules(name: str, app_protocol: str, protocol: str) -> None:
     """An appProtocol beats the name, the name's prefix tells the protocol, anything else is TCP."""
     assert protocol_of(ServicePort(port=1, name=name, app_protocol=app_protocol, protocol="TCP")) == protocol
+
+
+def test_a_node_port_gateway_needs_its_node_port() -> None:
+    """Nodes do not listen at the service's port, so without a node port there is no way in."""
+    found = service(
+        "cluster1",
+        "istio-ingressgateway",
+        selector={"istio": "ingressgateway"},
+        ports=(ServicePort(port=15443, name="tls", protocol="TCP"),),
+        type=ServiceType.NODE_PORT,
+        addresses=(ExternalAddress(ip="203.0.113.1"),),
+    )
+    facts = service_facts(found.ref, found)
+    assert facts is not None
+
+    chosen = choose_gateways(facts.mesh, (), (facts,))
+
+    assert chosen.gateways == ()
+    assert "has no node port" in chosen.errors[0]
 
 
 def status(engine: Engine, kind: type, name: str) -> object:

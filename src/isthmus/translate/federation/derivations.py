@@ -20,13 +20,18 @@ from isthmus.translate.facts import (
 )
 from isthmus.translate.federation import objects
 from isthmus.translate.federation.addresses import AddressBook
-from isthmus.translate.federation.gateways import MeshGateways, choose_gateways, may_be_gateway
+from isthmus.translate.federation.gateways import (
+    MeshGateways,
+    choose_gateways,
+    terms_of_candidate,
+    terms_of_selectors,
+)
 from isthmus.translate.federation.objects import Federated, LabelShare
 from isthmus.translate.membership import DEFAULT_SUFFIX, Membership, VirtualMeshFacts
 from isthmus.translate.output import Output, OutputKey
 from isthmus.translate.parents import parents_annotation
 from isthmus.translate.ports import is_tcp
-from isthmus.translate.selectors import selects, terms_of_service
+from isthmus.translate.selectors import Term, selects, terms_of_service
 
 MAX_HOSTNAME, MAX_LABEL = 253, 63  # RFC 1035; the first is also the limit of a Kubernetes object's name
 
@@ -60,9 +65,10 @@ class Federation:
         self._services_by_identity = services_by_identity
         self.book = AddressBook(addresses)
 
-        candidates = graph.map("gateway candidates", services, lambda _, s: s if may_be_gateway(s) else None)
-        self._candidates: Index[Ref, Ref, ServiceFacts] = graph.index(
-            "gateway candidates by mesh", candidates, lambda _, service: (service.mesh,)
+        self._candidates: Index[tuple[Ref, Term], Ref, ServiceFacts] = graph.index(
+            "gateway candidates by mesh and term",
+            services,
+            lambda _, service: ((service.mesh, term) for term in terms_of_candidate(service)),
         )
         self.gateways: Collection[Ref, MeshGateways] = graph.derive("east-west gateways", meshes, self._gateways)
         # All that a destination reads of its gateways; none is absent.
@@ -105,17 +111,20 @@ class Federation:
         virtual_mesh = self._virtual_mesh_of(fetch, ref)
         if virtual_mesh is None or virtual_mesh.flat_network:
             return None
-        candidates = {service.ref: service for _, service in fetch.group(self._candidates, ref)}
+        selectors = virtual_mesh.gateway_selectors
+        candidates = {
+            service.ref: service
+            for term in terms_of_selectors(selectors)
+            for _, service in fetch.group(self._candidates, (ref, term))
+        }
         # A service that is chosen by name but cannot be a gateway must be found all the same, to say why.
-        for selector in virtual_mesh.gateway_selectors:
+        for selector in selectors:
             for named in selector.destination_selectors:
                 for service in named.kube_service_refs.services if named.kube_service_refs else ():
                     for _, found in fetch.group(self._services_by_identity, service.ref):
                         if found.mesh == ref:
                             candidates[found.ref] = found
-        return choose_gateways(
-            ref, virtual_mesh.gateway_selectors, (candidates[service] for service in sorted(candidates))
-        )
+        return choose_gateways(ref, selectors, [candidates[service] for service in sorted(candidates)])
 
     def _virtual_mesh_of(self, fetch: Fetch, mesh: Ref) -> VirtualMeshFacts | None:
         """The virtual mesh that federates destinations of *mesh*, None if none does."""
@@ -127,11 +136,16 @@ class Federation:
         virtual_mesh = self._virtual_mesh_of(fetch, service.mesh)
         if virtual_mesh is None or not any(is_tcp(port) for port in service.ports):
             return None
+        where = service.service
         home = next(mesh for mesh in virtual_mesh.members if mesh.ref == service.mesh)
+        # Another revision beside the service's own reads the same root namespace: what lets calls in is written there.
+        beside = (where.cluster, home.root_namespace)
         targets = tuple(
             mesh
             for mesh in virtual_mesh.members
-            if mesh.ref != service.mesh and (virtual_mesh.suffix == DEFAULT_SUFFIX or mesh.dns_proxying)
+            if mesh.ref != service.mesh
+            and (mesh.cluster, mesh.root_namespace) != beside
+            and (virtual_mesh.suffix == DEFAULT_SUFFIX or mesh.dns_proxying)
         )
         if not virtual_mesh.everything:
             chosen = self._chosen_meshes(fetch, service, virtual_mesh)
@@ -139,7 +153,6 @@ class Federation:
                 targets = tuple(mesh for mesh in targets if mesh.ref in chosen)
         if not targets:
             return None
-        where = service.service
         return Federated(
             service=service,
             virtual_mesh=virtual_mesh.ref,

@@ -6,7 +6,7 @@ its gateway ``istio: eastwestgateway``, so a mesh without a usable ingress gatew
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
@@ -15,11 +15,12 @@ from isthmus.api.discovery import ServiceType
 from isthmus.model.names import sanitize
 from isthmus.model.ref import Ref
 from isthmus.translate.facts import ServiceFacts
-from isthmus.translate.selectors import rules_of, selects
+from isthmus.translate.selectors import Term, rules_of, selects, terms_of_rule, terms_of_service
 
 DEFAULT_PORT_NAME = "tls"
 _GATEWAY_LABEL = "istio"
 _GATEWAY_VALUES = ("ingressgateway", "eastwestgateway")  # in order of preference
+_LABELLED: Term = ("gateway",)
 
 
 class EastWestGateway(msgspec.Struct, frozen=True, gc=False):
@@ -58,13 +59,29 @@ class MeshGateways(msgspec.Struct, frozen=True, gc=False):
         return tuple(sorted({(address, gate.external_port) for gate in self.gateways for address in gate.addresses}))
 
 
-def may_be_gateway(service: ServiceFacts) -> bool:
-    """Whether *service* has what a gateway needs or carries a gateway's label; few services of a mesh do."""
-    return (
-        service.type in (ServiceType.LOAD_BALANCER, ServiceType.NODE_PORT)
+def terms_of_candidate(service: ServiceFacts) -> Iterator[Term]:
+    """Terms by which `terms_of_selectors` finds *service*; none for most: neither labelled nor fit to be a gateway."""
+    labelled = _is_labelled(service)
+    if labelled:
+        yield _LABELLED
+    if (
+        labelled
+        or service.type in (ServiceType.LOAD_BALANCER, ServiceType.NODE_PORT)
         or bool(service.external_addresses)
-        or service.selector.get(_GATEWAY_LABEL) in _GATEWAY_VALUES
-    )
+    ):
+        yield from terms_of_service(service)
+
+
+def terms_of_selectors(selectors: tuple[IngressGatewaySelector, ...]) -> Iterator[Term]:
+    """Terms of which every service that *selectors* may choose has at least one."""
+    if not selectors:
+        yield _LABELLED
+    for selector in selectors:
+        if not selector.destination_selectors:
+            yield _LABELLED
+        else:
+            for rule in rules_of(selector.destination_selectors):
+                yield from terms_of_rule(rule)
 
 
 def choose_gateways(
@@ -106,16 +123,20 @@ def _selected(
             if selector.destination_selectors:
                 chosen = any(selects(rule, service) for rule in rules_of(selector.destination_selectors))
             else:
-                chosen = service.selector.get(_GATEWAY_LABEL) in _GATEWAY_VALUES
+                chosen = _is_labelled(service)
             if chosen:
                 yield service, selector.port_name or DEFAULT_PORT_NAME
                 break
 
 
 def _default(candidates: Iterable[ServiceFacts]) -> Iterable[tuple[ServiceFacts, str]]:
-    labelled = [service for service in candidates if service.selector.get(_GATEWAY_LABEL) in _GATEWAY_VALUES]
+    labelled = [service for service in candidates if _is_labelled(service)]
     labelled.sort(key=lambda service: _GATEWAY_VALUES.index(service.selector[_GATEWAY_LABEL]))
     return ((service, DEFAULT_PORT_NAME) for service in labelled)
+
+
+def _is_labelled(service: ServiceFacts) -> bool:
+    return service.selector.get(_GATEWAY_LABEL) in _GATEWAY_VALUES
 
 
 def _gateway(service: ServiceFacts, port_name: str) -> EastWestGateway | str:
@@ -135,10 +156,12 @@ def _gateway(service: ServiceFacts, port_name: str) -> EastWestGateway | str:
             + ("its load balancer has assigned none" if service.type is ServiceType.LOAD_BALANCER else
                "it must be of type LoadBalancer or NodePort, or list externalIPs")
         )  # fmt: skip
+    if service.type is ServiceType.NODE_PORT and not port.node_port:
+        return f"ingress gateway Service {service.service.key} has no node port yet for its port {port_name}"
     return EastWestGateway(
         destination=service.ref,
         selector=service.selector,
         port=port.port,
         addresses=service.external_addresses,
-        external_port=port.node_port if service.type is ServiceType.NODE_PORT and port.node_port else port.port,
+        external_port=port.node_port if service.type is ServiceType.NODE_PORT else port.port,
     )
