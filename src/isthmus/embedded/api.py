@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from isthmus.embedded import builtin, errors, fields, patches, schema
+from isthmus.embedded import builtin, decoding, errors, fields, patches, schema
 from isthmus.embedded.errors import ApiError, Cause
 from isthmus.embedded.resources import (
     BUILT_IN,
@@ -209,6 +209,7 @@ class Api:
                 f"the API version in the data ({told}) does not match the expected API version ({expected})"
             )
         manifest["apiVersion"], manifest["kind"] = found
+        decoding.check_types(resource, version, manifest)
 
     def _check_namespace(self, resource: Resource, manifest: Manifest) -> None:
         if not resource.namespaced:
@@ -577,7 +578,10 @@ class Api:
             stored = self.find(resource, namespace, name)
             manifest = self._read(resource, stored)
             left = [owner for owner in manifest["metadata"]["ownerReferences"] if owner["uid"] != uid]
-            manifest["metadata"]["ownerReferences"] = left
+            if left:
+                manifest["metadata"]["ownerReferences"] = left
+            else:
+                del manifest["metadata"]["ownerReferences"]
             self._put(resource, stored, manifest)
 
     def _end_namespace(self, stored: Stored, manifest: Manifest) -> Written:

@@ -94,7 +94,7 @@ def decode(body: bytes) -> dict[str, Any]:
         if kind not in _MESSAGES:
             raise ApiError(415, "UnsupportedMediaType", f"{kind} is not accepted as protobuf; send it as JSON")
         return {**about, **_message(kind, base64.b64decode(envelope.get("raw", "")))}
-    except (IndexError, UnicodeDecodeError) as error:
+    except (IndexError, ValueError) as error:
         raise ApiError(400, "BadRequest", f"the protobuf body is broken: {error}") from error
 
 
@@ -131,11 +131,19 @@ def _message(message: str, data: bytes) -> Any:
 
 
 def _entry(kind: str, value: Any) -> tuple[str, Any]:
-    parts = dict(_wire(value))
-    return parts.get(1, b"").decode(), _value(kind, parts.get(2, b""))
+    parts = dict(_wire(_bytes(value)))
+    return _bytes(parts.get(1, b"")).decode(), _value(kind, parts.get(2, b""))
+
+
+def _bytes(value: Any) -> bytes:
+    if not isinstance(value, bytes):
+        raise ValueError(f"a map entry does not come as {value!r}")
+    return value
 
 
 def _value(kind: str, value: Any) -> Any:
+    if isinstance(value, int) is not (kind in ("bool", "int", "int?")):
+        raise ValueError(f"a {kind} does not come as {value!r}")
     if kind == "string":
         return value.decode()
     if kind == "bytes":
