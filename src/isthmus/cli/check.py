@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -99,26 +99,31 @@ async def observe(kubeconfig: Path | None, context: str, namespace: str, *, mana
 async def _observe(cluster: KubeClient, namespace: str, *, management: bool) -> Observed:
     import asyncio
 
-    from isthmus.cli.checks import Observed
+    from isthmus.cli.checks import OPENSHIFT_KINDS, SECURITY_CONTEXT, Observed, istio_namespaces
     from isthmus.kube import Forbidden, NotFound
+    from isthmus.model import kinds
 
     version = await cluster.version()
     served = frozenset(await cluster.kinds())
-    wanted = _wanted(namespace, management=management)
     refused: dict[Kind, str] = {}
+    objects: dict[Kind, tuple[dict[str, Any], ...]] = {}
 
-    async def fetch(kind: Kind, where: str) -> tuple[dict[str, object], ...]:
+    async def fetch(kind: Kind, where: str) -> None:
         try:
-            return (await cluster.list(kind, where)).items
+            objects[kind] = (*objects.get(kind, ()), *(await cluster.list(kind, where)).items)
         except NotFound:
-            return ()
+            return
         except Forbidden as error:
             refused[kind] = str(error)
-            return ()
 
-    chosen = [(kind, where) for kind, where in wanted if kind in served]
-    found = await asyncio.gather(*(fetch(kind, where) for kind, where in chosen))
-    objects = {kind: items for (kind, _), items in zip(chosen, found, strict=True)}
+    wanted = _wanted(namespace, management=management)
+    if not management and SECURITY_CONTEXT in served:
+        wanted += [(kind, "") for kind in OPENSHIFT_KINDS]
+    await asyncio.gather(*(fetch(kind, where) for kind, where in wanted if kind in served))
+    if not management:
+        # Not those of the whole cluster: they may be many, and large.
+        deployments = objects.get(kinds.DEPLOYMENT, ())
+        await asyncio.gather(*(fetch(kinds.CONFIG_MAP, where) for where in istio_namespaces(deployments)))
     name = cluster.connection.name
     return Observed(name, namespace, version=version, served=served, objects=objects, refused=refused)
 
@@ -127,24 +132,14 @@ def _wanted(namespace: str, *, management: bool) -> list[tuple[Kind, str]]:
     """Kinds and the namespace in which they are looked at, all by default."""
     from isthmus.api.discovery import Mesh
     from isthmus.api.kinds import POLICIES, REGISTRATION
-    from isthmus.cli.checks import NETWORK_ATTACHMENT, SECURITY_CONTEXT
     from isthmus.model import kinds
 
     both = [(kinds.CUSTOM_RESOURCE_DEFINITION, ""), (kinds.NAMESPACE, ""), (kinds.SECRET, namespace)]
-    if management:
-        resources: tuple[type[Resource], ...] = (*POLICIES, *REGISTRATION, Mesh)
-        ours = [(resource.KIND, "") for resource in resources]
-        return [*both, (kinds.DEPLOYMENT, namespace), (kinds.SERVICE, namespace), *ours]
-    return [
-        *both,
-        (kinds.DEPLOYMENT, ""),
-        (kinds.SERVICE, ""),
-        (kinds.CONFIG_MAP, ""),
-        (kinds.CLUSTER_ROLE_BINDING, ""),
-        (kinds.ROLE_BINDING, ""),
-        (SECURITY_CONTEXT, ""),
-        (NETWORK_ATTACHMENT, ""),
-    ]
+    if not management:
+        return [*both, (kinds.DEPLOYMENT, ""), (kinds.SERVICE, "")]
+    resources: tuple[type[Resource], ...] = (*POLICIES, *REGISTRATION, Mesh)
+    ours = [(resource.KIND, "") for resource in resources]
+    return [*both, (kinds.DEPLOYMENT, namespace), (kinds.SERVICE, namespace), *ours]
 
 
 def print_checks(checks: Sequence[Check]) -> None:

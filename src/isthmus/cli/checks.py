@@ -36,6 +36,8 @@ SECURITY_CONTEXT = Kind(
     OPENSHIFT_GROUP, "v1", "SecurityContextConstraints", "securitycontextconstraints", namespaced=False
 )
 NETWORK_ATTACHMENT = Kind("k8s.cni.cncf.io", "v1", "NetworkAttachmentDefinition", "network-attachment-definitions")
+OPENSHIFT_KINDS = (SECURITY_CONTEXT, NETWORK_ATTACHMENT, kinds.CLUSTER_ROLE_BINDING, kinds.ROLE_BINDING)
+"""What is looked at where OpenShift's security contexts are served."""
 SPEC_HASH = "crd.solo.io/specHash"  # annotation by which a definition tells its version
 
 EXPIRY_NOTICE = timedelta(days=30)
@@ -267,13 +269,13 @@ def _agents(report: Report, seen: Observed) -> None:
 
 def _policies(report: Report, seen: Observed) -> None:
     troubles = []
-    count = 0
+    accepted = 0
     for resource in POLICIES:
         for item in seen.all(resource.KIND):
             metadata, status = item["metadata"], item.get("status") or {}
             about = f"{item['kind']} {metadata.get('namespace', '')}/{metadata['name']}"
             state = status.get("state", "PENDING")
-            count += 1
+            accepted += state == "ACCEPTED"
             if not status:
                 if resource is VirtualMesh:
                     troubles.append(f"{about} is not processed yet")
@@ -285,7 +287,7 @@ def _policies(report: Report, seen: Observed) -> None:
         "Policies",
         "; ".join(troubles),
         "`meshctl describe KIND NAME` shows the problems of one of them",
-        good=f"{count} accepted" if count else "none yet",
+        good=f"{accepted} accepted",
     )
 
 
@@ -390,6 +392,11 @@ def _client_certificate(report: Report, seen: Observed, name: str, root: bytes, 
         good="removed after use",
         warning=True,
     )
+
+
+def istio_namespaces(deployments: Iterable[Manifest]) -> list[str]:
+    """Namespaces in which an istiod runs, sorted."""
+    return sorted({item["metadata"]["namespace"] for item in deployments if _is_istiod(item)})
 
 
 # --- Istio ----------------------------------------------------------------------------------------------------------
@@ -533,7 +540,7 @@ def _services(items: Iterable[Manifest]) -> str:
 
 def _openshift(report: Report, seen: Observed) -> None:
     existing = {item["metadata"]["name"] for item in seen.all(kinds.NAMESPACE)}
-    system = sorted({item["metadata"]["namespace"] for item in seen.all(kinds.DEPLOYMENT) if _is_istiod(item)})
+    system = istio_namespaces(seen.all(kinds.DEPLOYMENT))
     system += ["istio-operator"] if "istio-operator" in existing else []
     for namespace in system:
         _allowed(report, seen, namespace, ("anyuid",))

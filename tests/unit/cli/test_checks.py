@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Callable, Iterable
 from copy import deepcopy
 from datetime import UTC, datetime, timedelta
@@ -26,7 +27,8 @@ from isthmus.cli.checks import (
     check_fleet,
     check_management,
 )
-from isthmus.install import ManagementPlaneValues, agent, management_plane, read_values
+from isthmus.embedded.istio_crds import istio_definitions
+from isthmus.install import ManagementPlaneValues, agent, management_plane, read_values, registration
 from isthmus.install.values import AgentValues
 from isthmus.istio.kinds import OUTPUT_KINDS
 from isthmus.model import kinds
@@ -34,6 +36,7 @@ from isthmus.model.ref import Kind
 from isthmus.pki import authority_of, make_csr, make_relay_secrets, new_key, sign_agent
 from isthmus.pki.relay import AGENT_LIFE
 from tests.golden import CASES, load_yaml
+from tests.unit.cli.meshctl import Clusters, meshctl, with_our_kinds
 
 Manifest = dict[str, Any]
 
@@ -490,3 +493,39 @@ def test_plain_kubernetes_needs_no_security_contexts() -> None:
 def test_definitions_compare_by_content() -> None:
     """What the checks compare is in every definition that we install."""
     assert all("crd.solo.io/specHash" in found["metadata"]["annotations"] for found in crds.manifests())
+
+
+# --- the command ----------------------------------------------------------------------------------------------------
+
+
+def test_the_command_looks_at_every_cluster_that_a_context_leads_to(tmp_path: Path) -> None:
+    """Without an installation nearly everything is missing, and is named; the walk-through's Istio is good."""
+    files = [EXAMPLES / "istio-cluster1.yaml", EXAMPLES / "bookinfo-gateway.yaml"]
+    istio = [item for file in files for item in load_yaml(file)]
+    with Clusters(tmp_path, ["mgmt", "cluster1"]).running() as clusters:
+        with_our_kinds(clusters, "mgmt")
+        clusters.load("mgmt", registration("cluster1"), registration("west"))
+        clusters.load("cluster1", *istio_definitions(), *istio)
+
+        result = meshctl("check", "-o", "json", kubeconfig=clusters.kubeconfig)
+        shown = meshctl("check", kubeconfig=clusters.kubeconfig)
+        renamed = meshctl("check", "--cluster-context", "west=cluster1", "-o", "json", kubeconfig=clusters.kubeconfig)
+
+    checks = json.loads(result.stdout)
+    states = {(check["cluster"], check["name"]): check["state"] for check in checks}
+    assert (result.exit_code, shown.exit_code, renamed.exit_code) == (1, 1, 1)
+    assert states["management", "Management plane"] == "error"
+    assert states["cluster1", "Agent"] == "error"
+    assert states["west", "API server"] == "warning"
+    assert states["cluster1", "DNS capture"] == states["cluster1", "Cluster name in proxies"] == "ok"
+    assert "  ✘ Management plane: no Deployment gloo-mesh/enterprise-networking\n" in shown.stdout
+    assert "    → `meshctl install --kubecontext mgmt`\n" in shown.stdout
+    wrong = [check for check in json.loads(renamed.stdout) if check["name"] == "Cluster name in proxies"]
+    assert [(check["cluster"], check["state"]) for check in wrong] == [("cluster1", "ok"), ("west", "warning")]
+
+
+def test_a_context_that_is_no_pair_is_not_understood() -> None:
+    result = meshctl("check", "--cluster-context", "cluster1")
+
+    assert result.exit_code == 2
+    assert "'cluster1' is not of the form NAME=CONTEXT" in result.stderr
