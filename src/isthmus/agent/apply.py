@@ -137,7 +137,7 @@ class Applier:
 def edited_by_hand(conflict: Conflict) -> bool:
     """Whether our fields of an object of ours were overwritten without being applied (`kubectl edit`, `kubectl patch`).
 
-    That is drift and undone. Who applies the field by server-side apply declares it his own; both of us would write
+    That is drift, and undone. Who applies the field by server-side apply declares it his own; both of us would write
     in turns for ever, so that is reported instead. Source: the API server names the version (``using v1 at ...``) of
     managers that update, and only of these (apimachinery, managedfields, printManager).
     """
