@@ -6,6 +6,7 @@ fixed point and a cycle cannot be written.
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable, Hashable, ItemsView, Iterable, Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
@@ -209,6 +210,10 @@ class Index(Collection[K2, tuple[tuple[K, V], ...]], Generic[K2, K, V]):
     def size(self, key: K2) -> int:
         """How many members group *key* has; not tracked, so only for choosing between ways to one result."""
         return len(self._members.get(key, ()))
+
+    def first(self, key: K2, count: int) -> tuple[tuple[K, V], ...]:
+        """The *count* members of group *key* with the lowest keys, in order, without sorting all; not tracked."""
+        return tuple(heapq.nsmallest(count, self._members.get(key, {}).items(), key=_first))
 
     def _row(self, key: K2) -> tuple[tuple[K, V], ...] | None:
         # _rows is only a cache here: filled when a group is read, emptied when it changes.

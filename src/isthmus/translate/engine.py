@@ -15,7 +15,7 @@ from isthmus.api.base import ApiStruct, Resource
 from isthmus.api.common import ApprovalState, ApprovalStatus
 from isthmus.api.discovery import Destination, DestinationStatus, Mesh, MeshStatus, Workload, WorkloadStatus
 from isthmus.api.kubernetes_cluster import KubernetesCluster
-from isthmus.api.settings import Settings, SettingsStatus
+from isthmus.api.settings import Settings
 from isthmus.api.traffic_policy import TrafficPolicy
 from isthmus.api.virtual_mesh import VirtualMesh, VirtualMeshStatus
 from isthmus.flow import Fetch, Graph, Source, Tap
@@ -34,7 +34,15 @@ from isthmus.translate.federation.gateways import MeshGateways
 from isthmus.translate.membership import DEFAULT_SUFFIX, Membership
 from isthmus.translate.output import Output, OutputKey, StatusKey, Translation
 from isthmus.translate.ports import is_tcp
-from isthmus.translate.statuses import approval, destination_status, mesh_status, virtual_mesh_status
+from isthmus.translate.statuses import (
+    MAX_LISTED_DESTINATIONS,
+    DestinationApprovals,
+    approval,
+    destination_status,
+    mesh_status,
+    settings_status,
+    virtual_mesh_status,
+)
 
 INPUTS: tuple[type[Resource], ...] = (
     Mesh, Workload, Destination, KubernetesCluster, VirtualMesh, TrafficPolicy, Settings,
@@ -48,6 +56,10 @@ class WriteError(msgspec.Struct, frozen=True):
     virtual_mesh: Ref
     subject: Ref
     message: str
+
+
+def _write_error(output: Output | None, message: str) -> WriteError | None:
+    return WriteError(output.virtual_mesh, output.subject, message) if output is not None else None
 
 
 class Engine:
@@ -92,7 +104,9 @@ class Engine:
         self._mesh_statuses = graph.derive("mesh statuses", self._mesh_facts, self._mesh_status)
         self._destination_statuses = graph.derive("destination statuses", self._services, self._destination_status)
         self._outcomes_by_virtual_mesh = graph.index(
-            "outcomes by virtual mesh", self._federation.outcomes, lambda _, outcome: (outcome.virtual_mesh,)
+            "outcomes by virtual mesh and success",
+            self._federation.outcomes,
+            lambda _, outcome: ((outcome.virtual_mesh, not outcome.errors),),
         )
         self._mesh_approvals = graph.derive("mesh approvals", self._virtual_meshes, self._approve_meshes)
         self._errors_by_virtual_mesh = graph.index(
@@ -107,12 +121,13 @@ class Engine:
             Settings.KIND: [self._sources[Settings.KIND].tap()],
             VirtualMesh.KIND: [
                 self._virtual_meshes.tap(),
+                self._membership.facts.tap(),
                 self._membership.problems.tap(),
                 self._mesh_approvals.tap(),
-                self._outcomes_by_virtual_mesh.tap(),
                 self._errors_by_virtual_mesh.tap(),
             ],
         }
+        self._outcomes_tap = self._outcomes_by_virtual_mesh.tap()
         self._addresses = dict(addresses)
 
     @property
@@ -133,8 +148,7 @@ class Engine:
 
         An error about what is no longer desired is nobody's and forgotten.
         """
-        output = self.output(key) if message else None
-        self._errors.set(key, WriteError(output.virtual_mesh, output.subject, message or "") if output else None)
+        self._errors.set(key, _write_error(self.output(key), message) if message else None)
 
     def run(self) -> Translation:
         """Bring everything up to date; what changed since the last run."""
@@ -143,14 +157,18 @@ class Engine:
         for tap in self._output_taps:
             outputs.update(tap.take())
         for key, output in outputs.items():
-            if output is None and key in self._errors:
-                self._errors.set(key, None)
+            error = self._errors.get(key)
+            if error is not None:
+                self._errors.set(key, _write_error(output, error.message))
         statuses = {
             StatusKey(kind, ref.namespace, ref.name)
             for kind, taps in self._status_taps.items()
             for tap in taps
             for ref in tap.take_keys()
         }
+        statuses.update(
+            StatusKey(VirtualMesh.KIND, ref.namespace, ref.name) for ref, _ in self._outcomes_tap.take_keys()
+        )
         addresses = None
         if self._federation.book.displaced != self._addresses:
             addresses = self._addresses = self._federation.book.displaced
@@ -190,7 +208,7 @@ class Engine:
             return None
         if key.kind == Workload.KIND:
             return WorkloadStatus()
-        return SettingsStatus(observed_generation=present.metadata.generation, state=ApprovalState.ACCEPTED)
+        return settings_status(present)
 
     def _cluster_domain(self, _: Fetch, ref: Ref, cluster: KubernetesCluster) -> tuple[tuple[str, str], ...]:
         if ref.namespace != self._namespace:
@@ -248,17 +266,35 @@ class Engine:
         errors = [str(problem) for problem in self._membership.problems.get(ref) or ()]
         # By name, not as listed: equal dictionaries may differ in order, and then the older one is kept.
         errors += dict.fromkeys(error for mesh in sorted(meshes) for error in meshes[mesh].errors)
-        outcomes = self._outcomes_by_virtual_mesh.get(ref) or ()
-        destinations = {destination: approval(outcome.errors) for destination, outcome in outcomes}
+        failed: dict[Ref, ApprovalStatus] = {}
         for key, error in self._errors_by_virtual_mesh.get(ref) or ():
             message = (
                 f"write error: {key.object.kind} {key.object.namespace}/{key.object.name} on cluster {key.cluster}: "
             )
-            failed = approval((message + error.message,), failed=True)
-            holder = meshes if error.subject in meshes else destinations
+            holder = meshes if error.subject in meshes else failed
             before = holder.get(error.subject)
-            if before is None or before.state is ApprovalState.ACCEPTED:
-                holder[error.subject] = failed
-            elif before.state is ApprovalState.FAILED:
-                holder[error.subject] = approval(before.errors + failed.errors, failed=True)
-        return virtual_mesh_status(virtual_mesh, tuple(errors), meshes, destinations)
+            if before is None or before.state is not ApprovalState.INVALID:
+                earlier = before.errors if before else ()
+                holder[error.subject] = approval((*earlier, message + error.message), failed=True)
+        facts = self._membership.facts.get(ref)
+        members = facts.members if facts and facts.federates else ()
+        destinations = self._destinations_of(ref, failed)
+        return virtual_mesh_status(virtual_mesh, tuple(errors), members, meshes, destinations)
+
+    def _destinations_of(self, virtual_mesh: Ref, failed: dict[Ref, ApprovalStatus]) -> DestinationApprovals:
+        """Those with errors first; *failed* are those that could not be written. Looks at no more than are listed."""
+        outcomes = self._outcomes_by_virtual_mesh
+        right, wrong = (virtual_mesh, True), (virtual_mesh, False)
+        every = self._federation.outcomes
+        failed = {ref: status for ref, status in failed.items() if not ((found := every.get(ref)) and found.errors)}
+        amiss = {**failed, **{ref: approval(o.errors) for ref, o in outcomes.first(wrong, MAX_LISTED_DESTINATIONS)}}
+        listed = {ref: amiss[ref] for ref in sorted(amiss)[:MAX_LISTED_DESTINATIONS]}
+        room = MAX_LISTED_DESTINATIONS - len(listed)
+        accepted = [ref for ref, _ in outcomes.first(right, room + len(failed)) if ref not in failed] if room else []
+        listed.update((ref, approval(())) for ref in accepted[:room])
+        return DestinationApprovals(
+            listed=listed,
+            accepted=outcomes.size(right) - sum(ref in every for ref in failed),
+            invalid=outcomes.size(wrong),
+            failed=len(failed),
+        )

@@ -1,4 +1,4 @@
-"""Which meshes belong to which virtual mesh, and what is wrong with a VirtualMesh's references.
+"""Which meshes belong to which virtual mesh, and what is wrong with a VirtualMesh.
 
 A mesh belongs to one virtual mesh: of several that name it, the oldest has it. What is wrong with one member does not
 stop the others: they stay federated, and the status says which one is not.
@@ -153,6 +153,10 @@ class Membership:
             if not mesh.name or not mesh.namespace:
                 message = f"malformed meshRef: needs both name and namespace, has name {mesh.name!r} and namespace "
                 problems.append(Problem(f"spec.meshes[{i}]", "MalformedReference", f"{message}{mesh.namespace!r}"))
+        trust = virtual_mesh.spec.mtls_config
+        if trust is not None and trust.limited is not None:
+            message = "limited trust is not implemented: use shared, or leave mtlsConfig out"
+            problems.append(Problem("spec.mtlsConfig.limited", "NotImplemented", message))
         federation = virtual_mesh.spec.federation
         if federation is not None:
             members = {mesh.ref for mesh in virtual_mesh.spec.meshes}

@@ -5,15 +5,19 @@ Source: reference, status of VirtualMesh, Mesh, Workload and Destination.
 
 from __future__ import annotations
 
-from isthmus.api.common import ApprovalState, ApprovalStatus, ObjectRef
+import msgspec
+
+from isthmus.api.common import ApprovalState, ApprovalStatus, ObjectRef, TlsMode
 from isthmus.api.discovery import (
     AppliedFederation,
     AppliedVirtualMesh,
     DestinationStatus,
     MeshStatus,
 )
+from isthmus.api.settings import Settings, SettingsStatus
 from isthmus.api.virtual_mesh import GlobalAccessPolicy, VirtualMesh, VirtualMeshStatus
 from isthmus.model.ref import Ref
+from isthmus.translate.facts import MeshFacts
 from isthmus.translate.federation.derivations import Outcome
 from isthmus.translate.federation.gateways import MeshGateways
 from isthmus.translate.federation.objects import Federated
@@ -21,6 +25,15 @@ from isthmus.translate.federation.objects import Federated
 MAX_LISTED_DESTINATIONS = 2000  # an object of etcd holds 1.5 MiB, and the API server stores every key of a map twice
 
 _UNSERVED = "is accepted but not yet acted on by this version"
+
+
+class DestinationApprovals(msgspec.Struct, frozen=True, gc=False):
+    """Outcomes of a virtual mesh's destinations: some of them, those with errors first, and how many there are."""
+
+    listed: dict[Ref, ApprovalStatus]
+    accepted: int
+    invalid: int
+    failed: int
 
 
 def approval(errors: tuple[str, ...], *, failed: bool = False) -> ApprovalStatus:
@@ -68,39 +81,68 @@ def destination_status(
 def virtual_mesh_status(
     virtual_mesh: VirtualMesh,
     errors: tuple[str, ...],
+    members: tuple[MeshFacts, ...],
     meshes: dict[Ref, ApprovalStatus],
-    destinations: dict[Ref, ApprovalStatus],
+    destinations: DestinationApprovals,
 ) -> VirtualMeshStatus:
-    """Status of a virtual mesh from the outcomes of its meshes and destinations.
+    """Status of a virtual mesh from the outcomes of its meshes and destinations; a warning if not all are listed.
 
-    At most `MAX_LISTED_DESTINATIONS` destinations are listed, those with errors first; a warning says how many are not.
+    *members* are the meshes that it federates, none if it does not.
     """
-    every = [*meshes.values(), *destinations.values()]
-    states = {status.state for status in every}
-    if errors or ApprovalState.INVALID in states:
+    states = {status.state for status in meshes.values()}
+    if errors or destinations.invalid or ApprovalState.INVALID in states:
         state = ApprovalState.INVALID
-    elif ApprovalState.FAILED in states:
+    elif destinations.failed or ApprovalState.FAILED in states:
         state = ApprovalState.FAILED
     else:
         state = ApprovalState.ACCEPTED
-    warnings = _unserved(virtual_mesh)
-    listed = sorted(destinations)
-    if len(listed) > MAX_LISTED_DESTINATIONS:
-        listed.sort(key=lambda ref: destinations[ref].state is ApprovalState.ACCEPTED)
-        cut = listed[MAX_LISTED_DESTINATIONS:]
-        wrong = sum(destinations[ref].state is not ApprovalState.ACCEPTED for ref in cut)
+    warnings = _unserved(virtual_mesh) + _shared_roots(members)
+    listed = destinations.listed
+    wrong = destinations.invalid + destinations.failed
+    if len(listed) < destinations.accepted + wrong:
         warnings += (
-            f"status.destinations lists {MAX_LISTED_DESTINATIONS} of {len(destinations)} destinations, "
-            f"those with errors first; of the others {wrong} have errors",
+            f"status.destinations lists {len(listed)} of {destinations.accepted + wrong} destinations, "
+            f"those with errors first; of the others {max(0, wrong - len(listed))} have errors",
         )
-        listed = sorted(listed[:MAX_LISTED_DESTINATIONS])
     return VirtualMeshStatus(
         observed_generation=virtual_mesh.metadata.generation,
         state=state,
         errors=errors,
         warnings=warnings,
         meshes={ref.key: meshes[ref] for ref in sorted(meshes)},
-        destinations={ref.key: destinations[ref] for ref in listed},
+        destinations={ref.key: listed[ref] for ref in sorted(listed)},
+    )
+
+
+def settings_status(settings: Settings) -> SettingsStatus:
+    """Status of the settings; warnings name those that have no effect."""
+    spec = settings.spec
+    mode = spec.mtls.istio.tls_mode if spec.mtls and spec.mtls.istio else TlsMode.DISABLE
+    detectors = spec.discovery.istio.ingress_gateway_detectors if spec.discovery and spec.discovery.istio else {}
+    warnings = []
+    if mode is not TlsMode.ISTIO_MUTUAL:
+        warnings.append(f"spec.mtls {_UNSERVED}: calls between clusters are ISTIO_MUTUAL whatever it says")
+    if spec.networking_extension_servers:
+        warnings.append(f"spec.networkingExtensionServers {_UNSERVED}: nobody is asked")
+    if detectors:
+        warnings.append(
+            f"spec.discovery.istio.ingressGatewayDetectors {_UNSERVED}: use federation.ingressGatewaySelectors of the "
+            "VirtualMesh"
+        )
+    return SettingsStatus(
+        observed_generation=settings.metadata.generation, state=ApprovalState.ACCEPTED, warnings=tuple(warnings)
+    )
+
+
+def _shared_roots(members: tuple[MeshFacts, ...]) -> tuple[str, ...]:
+    roots: dict[tuple[str, str], list[str]] = {}
+    for mesh in members:
+        roots.setdefault((mesh.cluster, mesh.root_namespace), []).append(f"{mesh.ref.name}.{mesh.ref.namespace}")
+    return tuple(
+        f"Meshes {' and '.join(names)} share root namespace {namespace} of cluster {cluster}: "
+        "services are not federated between them, their own names already reach them"
+        for (cluster, namespace), names in roots.items()
+        if len(names) > 1
     )
 
 
@@ -111,6 +153,6 @@ def _unserved(virtual_mesh: VirtualMesh) -> tuple[str, ...]:
         warnings.append(f"spec.mtlsConfig {_UNSERVED}: no certificates are issued and no pods restarted")
     if spec.global_access_policy is GlobalAccessPolicy.ENABLED:
         warnings.append(f"spec.globalAccessPolicy {_UNSERVED}: calls are not denied by default")
-    if spec.federation is not None and len(spec.meshes) < 2:
+    if spec.federation is not None and len(set(spec.meshes)) < 2:
         warnings.append("a virtual mesh of fewer than two meshes federates nothing")
     return tuple(warnings)

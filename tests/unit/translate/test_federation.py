@@ -7,8 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from isthmus.api.base import Empty
+from isthmus.api.common import IstioMtls, MtlsPolicy, TlsMode
 from isthmus.api.discovery import Destination, DestinationStatus, ExternalAddress, Mesh, ServicePort, ServiceType
-from isthmus.api.virtual_mesh import VirtualMesh
+from isthmus.api.settings import Settings, SettingsSpec
+from isthmus.api.virtual_mesh import MtlsConfig, VirtualMesh
 from isthmus.model.names import MAX_NAME
 from isthmus.model.ref import Ref
 from isthmus.translate import Engine, StatusKey
@@ -18,7 +21,7 @@ from isthmus.translate.federation.gateways import choose_gateways
 from isthmus.translate.federation.objects import label_shares, rule_name
 from isthmus.translate.ports import protocol_of
 from isthmus.translate.statuses import MAX_LISTED_DESTINATIONS
-from tests.unit.translate.fleets import gateway, mesh, service, virtual_mesh
+from tests.unit.translate.fleets import gateway, mesh, mesh_ref, meta, service, virtual_mesh
 
 V1, V2 = {"version": "v1"}, {"version": "v2"}
 
@@ -165,3 +168,43 @@ def test_a_status_of_very_many_destinations_fits_an_api_server() -> None:
     assert len(found.destinations) == MAX_LISTED_DESTINATIONS  # type: ignore[attr-defined]
     assert found.destinations["unreachable-default-cluster2.gloo-mesh."].errors  # type: ignore[attr-defined]
     assert f"lists {MAX_LISTED_DESTINATIONS} of {MAX_LISTED_DESTINATIONS + 3}" in found.warnings[-1]  # type: ignore[attr-defined]
+
+
+def test_a_virtual_mesh_that_federates_nothing_says_so() -> None:
+    """One mesh named twice, or two revisions that share a root namespace, are accepted with a warning."""
+    canary = mesh_ref("cluster1", "istiod-canary")
+    warnings = {}
+    for name, members in {"twice": ("cluster1", "cluster1"), "revisions": ("cluster1", canary)}.items():
+        engine = Engine()
+        for resource in (mesh("cluster1"), mesh("cluster1", plane="istiod-canary"), gateway("cluster1")):
+            engine.set(resource)
+        engine.set(gateway("cluster1", plane="istiod-canary", object_name="other-gateway"))
+        engine.set(virtual_mesh(*members))
+        engine.run()
+        warnings[name] = str(status(engine, VirtualMesh, "virtual-mesh").warnings)  # type: ignore[attr-defined]
+
+    assert "fewer than two meshes federates nothing" in warnings["twice"]
+    assert "share root namespace istio-system of cluster cluster1" in warnings["revisions"]
+
+
+def test_what_is_not_implemented_is_not_accepted() -> None:
+    """Limited trust is an error, as in the reference."""
+    found = virtual_mesh("cluster1", "cluster2")
+    spec = msgspec.structs.replace(found.spec, mtls_config=MtlsConfig(limited=Empty()))
+    engine = Engine()
+    engine.set(msgspec.structs.replace(found, spec=spec))
+    engine.run()
+
+    errors = status(engine, VirtualMesh, "virtual-mesh").errors  # type: ignore[attr-defined]
+
+    assert any("spec.mtlsConfig.limited" in error for error in errors)
+
+
+def test_settings_without_effect_are_warned_of() -> None:
+    """Settings are accepted, and what in them does nothing is named."""
+    engine = Engine()
+    mtls = MtlsPolicy(istio=IstioMtls(tls_mode=TlsMode.SIMPLE))
+    engine.set(Settings(metadata=meta("settings"), spec=SettingsSpec(mtls=mtls)))
+    engine.run()
+
+    assert "spec.mtls" in str(status(engine, Settings, "settings").warnings)  # type: ignore[attr-defined]
