@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from isthmus.agent.credentials import SecretAt, SecretNames
     from isthmus.agent.run import Options, run_agent
     from isthmus.kube import KubeClient, KubeError
-    from isthmus.program.lifecycle import run_program
+    from isthmus.program.lifecycle import BadOption, run_program
     from isthmus.program.logs import configure_logs
 
     configure_logs(options.verbose)
@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 ),
             )
 
-    sys.exit(run_program(serve, expected=(KubeError, OSError)))
+    sys.exit(run_program(serve, expected=(KubeError, OSError, BadOption)))
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from isthmus.agent.outputs import Outputs
 from isthmus.agent.report import Reporter
 from isthmus.discovery import Discovery
 from isthmus.kube import KubeClient
+from isthmus.program.lifecycle import BadOption
 from isthmus.program.probes import Probes, listen
 from isthmus.transport import RelayClient, RelayError
 
@@ -60,19 +61,22 @@ class LinkLog:
 
 
 async def run_agent(kube: KubeClient, options: Options) -> None:
-    """Run the agent of the cluster that *kube* speaks to, until cancelled."""
+    """Run the agent of the cluster that *kube* speaks to, until cancelled. Raises `BadOption`."""
     reporter = Reporter(kube, Discovery(options.cluster, options.namespace))
     outputs = Outputs(options.cluster, options.namespace)
     applier = Applier(kube, outputs, reporter.write_report)
-    relay = RelayClient(
-        cluster=options.cluster,
-        address=options.relay_address,
-        authority=options.relay_authority,
-        publication=reporter.publication,
-        subscriber=applier,
-        credentials=SecretStore(kube, options.secrets) if options.secrets is not None else None,
-        observer=LinkLog(),
-    )
+    try:
+        relay = RelayClient(
+            cluster=options.cluster,
+            address=options.relay_address,
+            authority=options.relay_authority,
+            publication=reporter.publication,
+            subscriber=applier,
+            credentials=SecretStore(kube, options.secrets) if options.secrets is not None else None,
+            observer=LinkLog(),
+        )
+    except ValueError as error:
+        raise BadOption(f"--relay-address: {error}") from error
 
     def missing() -> tuple[str, ...]:
         return (*reporter.waiting_for(), *outputs.waiting_for())

@@ -12,6 +12,10 @@ import structlog
 log = structlog.get_logger("isthmus")
 
 
+class BadOption(Exception):
+    """An option has a value that the program can't work with; the text names both."""
+
+
 def run_program(main: Callable[[], Awaitable[None]], *, expected: tuple[type[Exception], ...]) -> int:
     """Run *main* until SIGTERM or SIGINT; the exit code.
 
