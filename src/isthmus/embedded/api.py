@@ -12,7 +12,8 @@ import random
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec
 
 import msgspec
 
@@ -72,6 +73,22 @@ def utc_now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+Arguments = ParamSpec("Arguments")
+
+
+def _one_transaction(
+    method: Callable[Concatenate[Api, Arguments], Written],
+) -> Callable[Concatenate[Api, Arguments], Written]:
+    """A change with all that follows from it, which a killed process leaves done or undone."""
+
+    @wraps(method)
+    def within(self: Api, /, *given: Arguments.args, **named: Arguments.kwargs) -> Written:
+        with self.store.transaction():
+            return method(self, *given, **named)
+
+    return within
+
+
 class Api:
     """The objects and kinds of one server."""
 
@@ -83,10 +100,13 @@ class Api:
         self._addresses = builtin.Addresses(service_range)
         self._resources = {(resource.group, resource.plural): resource for resource in BUILT_IN}
         self._by_key = {resource.key: resource for resource in BUILT_IN}
-        self.kinds_changed = 0
-        """Grows whenever a kind comes or goes; caches of discovery compare it."""
+        self._ending: set[str] = set()
+        """Namespaces that go once they are empty."""
         for stored in store.list(CUSTOM_RESOURCE_DEFINITIONS.key):
             self._serve(self._read(CUSTOM_RESOURCE_DEFINITIONS, stored))
+        for stored in store.list(NAMESPACES.key):
+            if "deletionTimestamp" in self._read(NAMESPACES, stored)["metadata"]:
+                self._ending.add(stored.name)
         for stored in store.list("services"):
             self._addresses.take(self._read(self._by_key["services"], stored))
         self._bootstrap()
@@ -132,7 +152,6 @@ class Api:
         if resource.versions:
             self._resources[resource.group, resource.plural] = resource
             self._by_key[resource.key] = resource
-        self.kinds_changed += 1
 
     def _withdraw(self, definition: Manifest) -> None:
         group, plural = definition["spec"]["group"], definition["spec"]["names"]["plural"]
@@ -144,7 +163,6 @@ class Api:
         self.store.end_watches(resource.key)
         del self._resources[group, plural]
         del self._by_key[resource.key]
-        self.kinds_changed += 1
 
     # --- reading ---
 
@@ -165,6 +183,7 @@ class Api:
 
     # --- creating ---
 
+    @_one_transaction
     def create(
         self, resource: Resource, version: str, namespace: str, manifest: Manifest, write: Write = UNNAMED
     ) -> Written:
@@ -218,7 +237,7 @@ class Api:
         stored = self.store.get(NAMESPACES.key, "", namespace)
         if stored is None:
             raise errors.not_found(NAMESPACES, namespace)
-        if "deletionTimestamp" in self._read(NAMESPACES, stored)["metadata"]:
+        if namespace in self._ending:
             name = manifest["metadata"].get("name", "")
             why = f"unable to create new content in namespace {namespace} because it is being terminated"
             cause = Cause("metadata.namespace", "NamespaceTerminating", f"namespace {namespace} is being terminated")
@@ -295,6 +314,7 @@ class Api:
 
     # --- changing ---
 
+    @_one_transaction
     def update(
         self,
         resource: Resource,
@@ -319,6 +339,7 @@ class Api:
         metadata["name"] = name
         return self._update(resource, version, stored, new, write, subresource)
 
+    @_one_transaction
     def patch(
         self,
         resource: Resource,
@@ -430,6 +451,7 @@ class Api:
 
     # --- applying ---
 
+    @_one_transaction
     def apply(
         self,
         resource: Resource,
@@ -495,6 +517,7 @@ class Api:
 
     # --- deleting ---
 
+    @_one_transaction
     def delete(self, resource: Resource, namespace: str, name: str, how: Deletion = BACKGROUND) -> Written:
         """Delete an object, or mark it as being deleted while finalizers hold it."""
         stored = self.find(resource, namespace, name)
@@ -552,12 +575,14 @@ class Api:
         last = self.store.remove(resource.key, stored)
         if resource is CUSTOM_RESOURCE_DEFINITIONS:
             self._withdraw(self._read(resource, last))
+        elif resource is NAMESPACES:
+            self._ending.discard(last.name)
         self._delete_dependents(stored.uid)
         for uid in stored.owners:
             owner = self.store.by_uid(uid)
             if owner is not None:
                 self._finish_foreground(self._by_key[owner[0]], *owner[1])
-        if stored.namespace:
+        if stored.namespace in self._ending:
             self._finish_namespace(stored.namespace)
         return last
 
@@ -589,18 +614,18 @@ class Api:
             manifest["metadata"]["deletionTimestamp"] = self._now()
             manifest["status"] = {**manifest.get("status", {}), "phase": "Terminating"}
             stored = self.store.put(NAMESPACES.key, manifest)
+        self._ending.discard(stored.name)  # so that only the last removal looks whether the namespace is empty
         for key, content in list(self.store.everything_in(stored.name)):
             if self.store.get(key, content.namespace, content.name) is not None:
                 self.delete(self._by_key[key], content.namespace, content.name)
+        self._ending.add(stored.name)
         self._finish_namespace(stored.name)
         return Written(stored)
 
     def _finish_namespace(self, name: str) -> None:
         stored = self.store.get(NAMESPACES.key, "", name)
-        if stored is None or next(self.store.everything_in(name), None) is not None:
-            return
-        manifest = self._read(NAMESPACES, stored)
-        if "deletionTimestamp" in manifest["metadata"]:
+        if stored is not None and next(self.store.everything_in(name), None) is None:
+            manifest = self._read(NAMESPACES, stored)
             manifest["spec"]["finalizers"] = []
             self._put(NAMESPACES, stored, manifest)
 

@@ -10,7 +10,8 @@ import asyncio
 import builtins
 import sqlite3
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +166,10 @@ class Store:
             shelf = self._shelves[resource] = _Shelf()
         return shelf
 
+    def transaction(self) -> AbstractContextManager[None]:
+        """Everything written within reaches the file together or, if the process is killed, not at all."""
+        return nullcontext() if self._file is None else self._file.transaction()
+
     def get(self, resource: str, namespace: str, name: str) -> Stored | None:
         return self._shelf(resource).objects.get((namespace, name))
 
@@ -186,7 +191,8 @@ class Store:
         shelf = self._shelf(resource)
         previous = shelf.objects.get((stored.namespace, stored.name))
         if self._file is not None:
-            self._file.put(resource, stored)
+            with self._file.transaction():
+                self._file.put(resource, stored)
         shelf.objects[stored.namespace, stored.name] = stored
         self._index(resource, previous, stored)
         self._publish(shelf, Event(self.revision, stored, previous, frames={}))
@@ -200,7 +206,8 @@ class Store:
         last = Stored.of(manifest, self.revision)
         shelf = self._shelf(resource)
         if self._file is not None:
-            self._file.remove(resource, last)
+            with self._file.transaction():
+                self._file.remove(resource, last)
         del shelf.objects[stored.namespace, stored.name]
         self._index(resource, stored, None)
         self._publish(shelf, Event(self.revision, last, stored, deleted=True, frames={}))
@@ -287,7 +294,7 @@ def _after(events: deque[Event], since: int) -> Iterator[Event]:
 
 
 class _File:
-    """The same objects in SQLite. Each change is one transaction, so a killed process loses no answered one."""
+    """The same objects in SQLite; a killed process loses nothing that it answered."""
 
     def __init__(self, path: Path) -> None:
         self._db = sqlite3.connect(path, isolation_level=None)
@@ -308,31 +315,32 @@ class _File:
     def objects(self) -> Iterator[tuple[str, int, bytes]]:
         yield from self._db.execute("SELECT resource, revision, body FROM objects")
 
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """One transaction, also when transactions are nested. What memory already holds is kept on an exception too."""
+        if self._db.in_transaction:
+            yield
+            return
+        self._db.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self._db.execute("COMMIT")
+
     def put(self, resource: str, stored: Stored) -> None:
-        self._change(
-            resource,
-            stored.revision,
-            lambda: self._db.execute(
-                "INSERT OR REPLACE INTO objects VALUES (?, ?, ?, ?, ?)",
-                (resource, stored.namespace, stored.name, stored.revision, stored.bare()),
-            ),
+        key = (resource, stored.namespace, stored.name)
+        self._db.execute(
+            "INSERT OR REPLACE INTO objects VALUES (?, ?, ?, ?, ?)", (*key, stored.revision, stored.bare())
         )
+        self._count(resource, stored.revision)
 
     def remove(self, resource: str, stored: Stored) -> None:
-        self._change(
-            resource,
-            stored.revision,
-            lambda: self._db.execute(
-                "DELETE FROM objects WHERE resource = ? AND namespace = ? AND name = ?",
-                (resource, stored.namespace, stored.name),
-            ),
-        )
+        key = (resource, stored.namespace, stored.name)
+        self._db.execute("DELETE FROM objects WHERE resource = ? AND namespace = ? AND name = ?", key)
+        self._count(resource, stored.revision)
 
-    def _change(self, resource: str, revision: int, write: Callable[[], object]) -> None:
-        self._db.execute("BEGIN")
-        write()
+    def _count(self, resource: str, revision: int) -> None:
         self._db.execute("INSERT OR REPLACE INTO revisions VALUES (?, ?)", (resource, revision))
-        self._db.execute("COMMIT")
 
     def close(self) -> None:
         self._db.close()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -114,6 +117,49 @@ async def test_namespace_takes_its_content_along(door: Door) -> None:
     assert refusal.value.details["causes"][0]["reason"] == "NamespaceTerminating"
     door.patch(CONFIG_MAP, "held", {"metadata": {"finalizers": None}}, "team")
     assert "team" not in door.names(NAMESPACE, "")
+    door.create(NAMESPACE, named("team"))
+    door.create(CONFIG_MAP, named("again"), "team")
+
+
+async def test_held_namespace_goes_with_its_own_finalizer(door: Door) -> None:
+    """An empty namespace may be held itself; released, its name is free again."""
+    door.create(NAMESPACE, named("team", finalizers=["example.com/hold"]))
+    door.delete(NAMESPACE, "team")
+    assert door.get(NAMESPACE, "team")["status"]["phase"] == "Terminating"
+
+    door.patch(NAMESPACE, "team", {"metadata": {"finalizers": None}})
+
+    assert "team" not in door.names(NAMESPACE, "")
+    door.create(NAMESPACE, named("team"))
+    door.create(CONFIG_MAP, named("a"), "team")
+
+
+async def test_change_and_what_follows_are_one_transaction(tmp_path: Path) -> None:
+    """While a namespace and its objects are marked for deletion the file shows none of it, afterwards all."""
+    path = tmp_path / "objects.db"
+    marked: list[int] = []
+
+    def look() -> str:
+        """The server's clock; what another process would find in the file whenever the server looks at it."""
+        with closing(sqlite3.connect(path)) as other:
+            query = "SELECT count(*) FROM objects WHERE instr(CAST(body AS TEXT), 'deletionTimestamp')"
+            marked.append(other.execute(query).fetchone()[0])
+        return "2024-01-02T03:04:05Z"
+
+    store = Store(path)
+    door = Door(Api(store, clock=look))
+    door.create(NAMESPACE, named("team"))
+    for number in range(5):
+        door.create(CONFIG_MAP, named(f"m{number}", finalizers=["example.com/hold"]), "team")
+    marked.clear()
+
+    door.delete(NAMESPACE, "team")
+    during = [*marked]
+    look()
+    store.close()
+
+    assert during == [0] * 6
+    assert marked[-1] == 6
 
 
 async def test_kind_takes_its_objects_along(door: Door) -> None:
