@@ -389,3 +389,17 @@ def test_two_control_planes_of_two_root_namespaces_know_each_other() -> None:
     host = "reviews.default.svc.cluster1.global"
     assert b'"exportTo":["."]' in entries["cluster1", "istio-system", host]
     assert b'"resolution":"DNS"' in entries["cluster1", "istio-canary", host]
+
+
+def test_a_new_revision_is_reached_through_the_gateway_beside_it() -> None:
+    """Services move to a new revision one by one; the gateway of the old one, which knows them all, serves them."""
+    engine = engine_of(two_planes(root="istio-system"))
+    engine.run()
+    before = written(engine)
+
+    engine.set(service("cluster1", "reviews", plane="istiod-canary"))
+    delta = engine.run()
+
+    assert b"203.0.113.1" in before["cluster2", "istio-system", "ratings.default.svc.cluster1.global"]
+    assert written(engine) == before
+    assert None not in delta.outputs.values()

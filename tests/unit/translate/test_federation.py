@@ -129,7 +129,7 @@ def test_a_node_port_gateway_needs_its_node_port() -> None:
     facts = service_facts(found.ref, found)
     assert facts is not None
 
-    chosen = choose_gateways(facts.mesh, (), (facts,))
+    chosen = choose_gateways((), (facts,))
 
     assert chosen.gateways == ()
     assert "has no node port" in chosen.errors[0]

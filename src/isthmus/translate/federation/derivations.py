@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
+from isthmus.api.common import IngressGatewaySelector
 from isthmus.api.traffic_policy import TrafficPolicy
 from isthmus.api.virtual_mesh import VirtualMesh
 from isthmus.flow import Collection, Fetch, Graph, Index
@@ -23,6 +24,7 @@ from isthmus.translate.federation.addresses import AddressBook
 from isthmus.translate.federation.gateways import (
     MeshGateways,
     choose_gateways,
+    nothing_selected,
     terms_of_candidate,
     terms_of_selectors,
 )
@@ -112,19 +114,30 @@ class Federation:
         if virtual_mesh is None or virtual_mesh.flat_network:
             return None
         selectors = virtual_mesh.gateway_selectors
+        # A revision without a gateway of its own uses that of one beside it, or else services that move to a new
+        # revision before their gateway does could not be reached.
+        for owner in (mesh, *(other for other in virtual_mesh.members if other.ref != ref and _beside(other, mesh))):
+            chosen = choose_gateways(selectors, self._gateway_candidates(fetch, owner.ref, selectors))
+            if chosen.gateways or chosen.errors:
+                return chosen
+        return MeshGateways(errors=(nothing_selected(ref, selectors),))
+
+    def _gateway_candidates(
+        self, fetch: Fetch, mesh: Ref, selectors: tuple[IngressGatewaySelector, ...]
+    ) -> list[ServiceFacts]:
         candidates = {
             service.ref: service
             for term in terms_of_selectors(selectors)
-            for _, service in fetch.group(self._candidates, (ref, term))
+            for _, service in fetch.group(self._candidates, (mesh, term))
         }
         # A service that is chosen by name but cannot be a gateway must be found all the same, to say why.
         for selector in selectors:
             for named in selector.destination_selectors:
                 for service in named.kube_service_refs.services if named.kube_service_refs else ():
                     for _, found in fetch.group(self._services_by_identity, service.ref):
-                        if found.mesh == ref:
+                        if found.mesh == mesh:
                             candidates[found.ref] = found
-        return choose_gateways(ref, selectors, [candidates[service] for service in sorted(candidates)])
+        return [candidates[service] for service in sorted(candidates)]
 
     def _virtual_mesh_of(self, fetch: Fetch, mesh: Ref) -> VirtualMeshFacts | None:
         """The virtual mesh that federates destinations of *mesh*, None if none does."""
@@ -138,13 +151,12 @@ class Federation:
             return None
         where = service.service
         home = next(mesh for mesh in virtual_mesh.members if mesh.ref == service.mesh)
-        # Another revision beside the service's own reads the same root namespace: what lets calls in is written there.
-        beside = (where.cluster, home.root_namespace)
+        # A revision beside the service's own reads the same root namespace: what lets calls in is written there.
         targets = tuple(
             mesh
             for mesh in virtual_mesh.members
             if mesh.ref != service.mesh
-            and (mesh.cluster, mesh.root_namespace) != beside
+            and (mesh.cluster, mesh.root_namespace) != (where.cluster, home.root_namespace)
             and (virtual_mesh.suffix == DEFAULT_SUFFIX or mesh.dns_proxying)
         )
         if not virtual_mesh.everything:
@@ -261,6 +273,11 @@ class Federation:
         if not federated.flat_network and fetch.get(self._entries, federated.service.mesh) is None:
             errors.append(f"istio mesh {federated.home.ref.key} has no applied east west ingress gateways")
         return Outcome(federated.virtual_mesh, tuple(errors))
+
+
+def _beside(one: MeshFacts, other: MeshFacts) -> bool:
+    """Whether two meshes are revisions that read one root namespace."""
+    return (one.cluster, one.root_namespace) == (other.cluster, other.root_namespace)
 
 
 def _too_long(hostname: str) -> bool:

@@ -84,13 +84,11 @@ def terms_of_selectors(selectors: tuple[IngressGatewaySelector, ...]) -> Iterato
                 yield from terms_of_rule(rule)
 
 
-def choose_gateways(
-    mesh: Ref, selectors: tuple[IngressGatewaySelector, ...], candidates: Iterable[ServiceFacts]
-) -> MeshGateways:
-    """The gateways of *mesh* among its *candidates*, given in a fixed order.
+def choose_gateways(selectors: tuple[IngressGatewaySelector, ...], candidates: Iterable[ServiceFacts]) -> MeshGateways:
+    """The gateways among *candidates*, given in a fixed order.
 
     With selectors every selected service is a gateway and must be usable; without, the first usable one that carries a
-    gateway's label. Errors name the service and what it lacks.
+    gateway's label. Errors name the service and what it lacks; there are none where nothing was selected.
     """
     found = _selected(selectors, candidates) if selectors else _default(candidates)
     gateways: list[EastWestGateway] = []
@@ -103,16 +101,16 @@ def choose_gateways(
             errors.append(outcome)
     if gateways and not selectors:
         return MeshGateways((gateways[0],))
-    if not gateways and not errors:
-        errors.append(
-            f"no Destinations selected as ingress gateway for mesh {mesh.key} At least one must be selected: "
-            + (
-                "no service of the mesh matches federation.ingressGatewaySelectors"
-                if selectors
-                else f"no service selects pods labelled {_GATEWAY_LABEL}: {' or '.join(_GATEWAY_VALUES)}"
-            )
-        )
     return MeshGateways(tuple(gateways), tuple(errors))
+
+
+def nothing_selected(mesh: Ref, selectors: tuple[IngressGatewaySelector, ...]) -> str:
+    """The error of a mesh without any gateway."""
+    return f"no Destinations selected as ingress gateway for mesh {mesh.key} At least one must be selected: " + (
+        "no service of the mesh matches federation.ingressGatewaySelectors"
+        if selectors
+        else f"no service selects pods labelled {_GATEWAY_LABEL}: {' or '.join(_GATEWAY_VALUES)}"
+    )
 
 
 def _selected(
