@@ -6,6 +6,7 @@ stop the others: they stay federated, and the status says which one is not.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
@@ -19,6 +20,7 @@ from isthmus.translate.facts import MeshFacts, ServiceFacts
 from isthmus.translate.selectors import Rule, rules_of, terms_of_rule
 
 DEFAULT_SUFFIX = "global"
+_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 
 Seniority = tuple[str, str, str]
 """Sorts objects by age: creation time (RFC 3339, so text order is time order), namespace, name."""
@@ -116,12 +118,13 @@ class Membership:
     def _facts(self, fetch: Fetch, ref: Ref, virtual_mesh: VirtualMesh) -> VirtualMeshFacts:
         members = tuple(member.mesh for _, member in fetch.group(self._by_virtual_mesh, ref))
         federation = virtual_mesh.spec.federation
+        suffix = (federation.hostname_suffix if federation else "") or DEFAULT_SUFFIX
         return VirtualMeshFacts(
             ref=ref,
             members=members,
-            federates=federation is not None and len(members) > 1,
+            federates=federation is not None and len(members) > 1 and _is_dns_name(suffix),
             everything=federation is not None and not federation.selectors,
-            suffix=(federation.hostname_suffix if federation else "") or DEFAULT_SUFFIX,
+            suffix=suffix,
             flat_network=federation.flat_network if federation else False,
             keepalive=federation.tcp_keepalive if federation else None,
             gateway_selectors=federation.ingress_gateway_selectors if federation else (),
@@ -160,6 +163,10 @@ class Membership:
         federation = virtual_mesh.spec.federation
         if federation is not None:
             members = {mesh.ref for mesh in virtual_mesh.spec.meshes}
+            suffix = federation.hostname_suffix
+            if suffix and not _is_dns_name(suffix):
+                message = f"{suffix!r} is not a DNS name in lower case such as {DEFAULT_SUFFIX}; nothing is federated"
+                problems.append(Problem("spec.federation.hostnameSuffix", "InvalidName", message))
             missing = {service for _, service in fetch.group(self._missing_by_virtual_mesh, ref)}
             for i, selector in enumerate(federation.selectors):
                 path = f"spec.federation.selectors[{i}]"
@@ -181,6 +188,11 @@ class Membership:
                     )
                 )
         return tuple(problems)
+
+
+def _is_dns_name(name: str) -> bool:
+    """Whether host names, and objects named like them, may end in *name*. Source: RFC 1123, Kubernetes' validation."""
+    return all(_LABEL.fullmatch(label) for label in name.split("."))
 
 
 def _bad_services(

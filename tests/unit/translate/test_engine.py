@@ -144,14 +144,15 @@ def everything(engine: Engine) -> tuple[dict[OutputKey, bytes], dict[StatusKey, 
     )
 
 
-@given(histories)
+@given(histories, st.sampled_from((None, "istio-system", "other")))
 @settings(max_examples=300, deadline=None)
-def test_incremental_equals_from_scratch(history: list) -> None:
+def test_incremental_equals_from_scratch(history: list, canary_root: str | None) -> None:
     """Any changes to a working fleet end in the results of a start from scratch, and the deltas add up to them."""
     engine = Engine()
     state: dict[tuple, Resource] = {}
     added_up: dict[OutputKey, bytes] = {}
-    history = [(resource, "set", False) for resource in federated_pair()] + history
+    start = two_planes(root=canary_root) if canary_root else federated_pair()
+    history = [(resource, "set", False) for resource in start] + history
 
     for resource, what, run in history:
         identity = (resource.KIND, resource.ref)

@@ -11,7 +11,7 @@ from isthmus.api.base import Empty
 from isthmus.api.common import IstioMtls, MtlsPolicy, TlsMode
 from isthmus.api.discovery import Destination, DestinationStatus, ExternalAddress, Mesh, ServicePort, ServiceType
 from isthmus.api.settings import Settings, SettingsSpec
-from isthmus.api.virtual_mesh import MtlsConfig, VirtualMesh
+from isthmus.api.virtual_mesh import Federation, MtlsConfig, VirtualMesh
 from isthmus.model.names import MAX_NAME
 from isthmus.model.ref import Ref
 from isthmus.translate import Engine, StatusKey
@@ -208,3 +208,19 @@ def test_settings_without_effect_are_warned_of() -> None:
     engine.run()
 
     assert "spec.mtls" in str(status(engine, Settings, "settings").warnings)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("suffix", [".global", "Global", "a b", "x..y", "-x", "*.global"])
+def test_a_suffix_that_is_no_dns_name_is_refused(suffix: str) -> None:
+    """Nothing is written under names that no API server takes; the status says which field is wrong."""
+    engine = Engine()
+    for cluster in ("cluster1", "cluster2"):
+        for resource in (mesh(cluster), gateway(cluster), service(cluster, "reviews")):
+            engine.set(resource)
+    engine.set(virtual_mesh("cluster1", "cluster2", federation=Federation(hostname_suffix=suffix)))
+    engine.run()
+
+    errors = status(engine, VirtualMesh, "virtual-mesh").errors  # type: ignore[attr-defined]
+
+    assert engine.outputs() == {}
+    assert any("spec.federation.hostnameSuffix" in error for error in errors)
