@@ -70,6 +70,16 @@ def test_addresses_are_unique_and_stay(history: list[tuple[int, bool]]) -> None:
     assert again.update({host: Ref("cluster1", "default", f"svc-{int(host[5:]) % 3}") for host in held}) == held
 
 
+def test_a_list_that_promises_an_address_twice_is_not_believed() -> None:
+    """Whoever edits the stored list cannot make two names share an address."""
+    book = AddressBook({"b": "240.0.0.1", "a": "240.0.0.1"})
+
+    found = book.update({name: Ref("cluster1", "default", name) for name in ("b", "a")})
+
+    assert found["a"] == "240.0.0.1" != found["b"]
+    assert book.displaced == {"a": "240.0.0.1"}
+
+
 def test_no_subset_needs_one_endpoint() -> None:
     """While nobody tells versions apart, their numbers do not matter."""
     assert [share.labels for share in label_shares(endpoints(v1=1, v2=7), ())] == [{}]

@@ -49,11 +49,12 @@ class AddressBook:
     """
 
     def __init__(self, displaced: Mapping[str, str] = {}) -> None:
-        self._promised = dict(displaced)
-        self._promised_to = {address: hostname for hostname, address in displaced.items()}
+        # Of two names with one address, as in a list that somebody edited, the first by name is believed.
+        self._promised_to = {address: hostname for hostname, address in sorted(displaced.items(), reverse=True)}
+        self._promised = {hostname: address for address, hostname in self._promised_to.items()}
         self._holders: dict[str, str] = {}
         self._addresses: dict[str, str] = {}
-        self._displaced: dict[str, str] = dict(displaced)
+        self._displaced: dict[str, str] = dict(self._promised)
 
     @property
     def displaced(self) -> dict[str, str]:
