@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 import orjson
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -94,6 +94,8 @@ class Http:
             response = await self._answer(request)
         except ApiError as error:
             response = _status(error)
+        except ClientDisconnect:
+            return  # in the middle of its request: nobody waits for an answer
         except Exception:
             await _status(ApiError(500, "InternalError", "Internal error occurred"))(scope, receive, send)
             raise
