@@ -1,4 +1,8 @@
-"""Which API servers the contract is held against: the embedded one, and a real one if a kubeconfig names it."""
+"""Which API servers the contract is held against: the embedded one, and a real one if a kubeconfig names it.
+
+``ISTHMUS_CONTRACT_KUBECONFIG=<file> pytest tests/contract`` runs every test on both. The real one needs nothing but
+kube-apiserver and etcd; what controllers do (garbage collection, the end of a namespace) is tested in unit/embedded.
+"""
 
 from __future__ import annotations
 

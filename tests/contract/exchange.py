@@ -3,7 +3,8 @@
 A step is a mapping: ``do`` (method and path), ``type`` (content type), ``accept``, ``agent``, ``send`` (body; text is
 sent as it is), ``answer`` (status code), ``body`` (a pattern), ``header`` (patterns), ``keep`` (variable: path into the
 body) and ``until`` (repeat until the step holds). ``<name>`` stands for a variable: ``<ns>`` is a fresh namespace,
-``<id>`` a fresh word, ``<big>`` has 300,000 characters, ``<long>`` 250, the others are what was kept.
+``<id>`` a fresh word; ``<long>``, ``<big>``, ``<larger>``, ``<largest>`` and ``<beyond>`` are texts of growing length;
+the others are what was kept.
 """
 
 from __future__ import annotations
@@ -32,6 +33,9 @@ def run(server: Server, steps: list[dict[str, Any]]) -> None:
         "ns": server.new_namespace(),
         "id": server.new_name("x").replace("-", ""),
         "big": "x" * 300_000,
+        "larger": "x" * 1_100_000,
+        "largest": "x" * 1_800_000,
+        "beyond": "x" * 3_200_000,
         "long": "x" * 250,
     }
     for number, raw in enumerate(steps, 1):

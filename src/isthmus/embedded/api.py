@@ -27,7 +27,7 @@ from isthmus.embedded.resources import (
     custom_resource,
 )
 from isthmus.embedded.selectors import Selector
-from isthmus.embedded.store import Store, Stored
+from isthmus.embedded.store import Store, Stored, TooLarge
 from isthmus.model.ref import Kind
 
 Manifest = dict[str, Any]
@@ -84,7 +84,10 @@ def _one_transaction(
     @wraps(method)
     def within(self: Api, /, *given: Arguments.args, **named: Arguments.kwargs) -> Written:
         with self.store.transaction():
-            return method(self, *given, **named)
+            try:
+                return method(self, *given, **named)
+            except TooLarge as error:
+                raise errors.larger_than_etcd() from error
 
     return within
 

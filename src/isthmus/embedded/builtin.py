@@ -24,6 +24,7 @@ _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 _LABEL_1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 _QUALIFIED = re.compile(r"([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]")
 MAX_ANNOTATIONS_BYTES = 256 * 1024
+MAX_DATA_BYTES = 2**20  # of a ConfigMap or Secret
 
 _SUBDOMAIN_TEXT = (
     "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and "
@@ -450,12 +451,18 @@ def _secret_faults(secret: Manifest, old: Manifest | None) -> Iterator[Cause]:
     for key in needed.get(secret.get("type", ""), ()):
         if key not in (secret.get("data") or {}):
             yield _required(f"data[{key}]")
-    for key in (*(secret.get("data") or ()),):
+    if sum(len(value) * 3 // 4 for value in (secret.get("data") or {}).values()) > MAX_DATA_BYTES:
+        yield Cause("data", "FieldValueTooLong", f"Too long: may not be more than {MAX_DATA_BYTES} bytes")
+    for key in secret.get("data") or ():
         if re.fullmatch(r"[-._a-zA-Z0-9]+", key) is None or len(key) > 253:
             yield _key_fault(key)
 
 
 def _config_map_faults(config_map: Manifest, old: Manifest | None) -> Iterator[Cause]:
+    plain = sum(len(value.encode()) for value in (config_map.get("data") or {}).values())
+    binary = sum(len(value) * 3 // 4 for value in (config_map.get("binaryData") or {}).values())
+    if plain + binary > MAX_DATA_BYTES:
+        yield Cause("[]", "FieldValueTooLong", f"Too long: may not be more than {MAX_DATA_BYTES} bytes")
     for key in (*(config_map.get("data") or ()), *(config_map.get("binaryData") or ())):
         if re.fullmatch(r"[-._a-zA-Z0-9]+", key) is None or len(key) > 253:
             yield _key_fault(key)

@@ -138,6 +138,10 @@ def too_large() -> ApiError:
     return ApiError(413, "RequestEntityTooLarge", "Request entity too large: limit is 3145728")
 
 
+def larger_than_etcd() -> ApiError:
+    return ApiError(500, "", "etcdserver: request is too large")
+
+
 def version_too_large(given: int, current: int) -> ApiError:
     message = f"Too large resource version: {given}, current: {current}"
     cause = {"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}

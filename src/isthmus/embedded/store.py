@@ -25,6 +25,9 @@ HISTORY = 8192
 WATCH_BACKLOG = 65536
 """Events a watcher may lag behind before its stream ends; it then resumes or gets 410."""
 
+MAX_OBJECT_BYTES = 3 * 2**19
+"""Size of an encoded object from which on etcd refuses it, by its default of 1.5 MiB for a request."""
+
 Name = tuple[str, str]
 """Namespace and name."""
 
@@ -130,6 +133,10 @@ class _Shelf:
         self.watches: set[Watch] = set()
 
 
+class TooLarge(Exception):
+    """The object is larger than etcd takes."""
+
+
 class Compacted(Exception):
     """History from the asked revision on is no longer kept; *oldest* is the first that is."""
 
@@ -184,10 +191,12 @@ class Store:
         return len(self._shelf(resource).objects)
 
     def put(self, resource: str, manifest: dict[str, Any]) -> Stored:
-        """Write an object; its metadata.resourceVersion becomes the new revision."""
+        """Write an object; its metadata.resourceVersion becomes the new revision. Raises TooLarge."""
+        manifest["metadata"]["resourceVersion"] = str(self.revision + 1)
+        stored = Stored.of(manifest, self.revision + 1)
+        if len(stored.body) > MAX_OBJECT_BYTES:
+            raise TooLarge
         self.revision += 1
-        manifest["metadata"]["resourceVersion"] = str(self.revision)
-        stored = Stored.of(manifest, self.revision)
         shelf = self._shelf(resource)
         previous = shelf.objects.get((stored.namespace, stored.name))
         if self._file is not None:
