@@ -187,9 +187,6 @@ class Store:
             return [objects[key] for key in sorted(key for key in objects if key[0] == namespace)]
         return [objects[key] for key in sorted(objects)]
 
-    def count(self, resource: str) -> int:
-        return len(self._shelf(resource).objects)
-
     def put(self, resource: str, manifest: dict[str, Any]) -> Stored:
         """Write an object; its metadata.resourceVersion becomes the new revision. Raises TooLarge."""
         manifest["metadata"]["resourceVersion"] = str(self.revision + 1)
@@ -278,13 +275,6 @@ class Store:
         for shelf in shelves:
             for watch in shelf.watches:
                 watch.end()
-
-    def compact(self) -> None:
-        """Forget all history: a watch from an older revision than the newest of its resource answers 410."""
-        for shelf in self._shelves.values():
-            if shelf.events:
-                shelf.compacted = shelf.events[-1].revision
-                shelf.events.clear()
 
     def close(self) -> None:
         self.end_watches()
