@@ -11,12 +11,14 @@ from typing import Any
 
 import msgspec
 
+from isthmus.api.access_policy import AccessPolicy
 from isthmus.api.base import ApiStruct, Resource
 from isthmus.api.common import ApprovalState, ApprovalStatus
 from isthmus.api.discovery import Destination, DestinationStatus, Mesh, MeshStatus, Workload, WorkloadStatus
 from isthmus.api.kubernetes_cluster import KubernetesCluster
 from isthmus.api.settings import Settings
 from isthmus.api.traffic_policy import TrafficPolicy
+from isthmus.api.virtual_destination import VirtualDestination
 from isthmus.api.virtual_mesh import VirtualMesh, VirtualMeshStatus
 from isthmus.flow import Fetch, Graph, Source, Tap
 from isthmus.model.ref import Kind, Ref
@@ -40,12 +42,14 @@ from isthmus.translate.statuses import (
     approval,
     destination_status,
     mesh_status,
+    policy_status,
     settings_status,
     virtual_mesh_status,
 )
 
 INPUTS: tuple[type[Resource], ...] = (
-    Mesh, Workload, Destination, KubernetesCluster, VirtualMesh, TrafficPolicy, Settings,
+    Mesh, Workload, Destination, KubernetesCluster,
+    VirtualMesh, TrafficPolicy, AccessPolicy, VirtualDestination, Settings,
 )  # fmt: skip
 """The kinds that the engine reads."""
 
@@ -118,7 +122,10 @@ class Engine:
             Mesh.KIND: [self._mesh_statuses.tap()],
             Destination.KIND: [self._destination_statuses.tap()],
             Workload.KIND: [self._sources[Workload.KIND].tap()],
-            Settings.KIND: [self._sources[Settings.KIND].tap()],
+            **{
+                kind: [self._sources[kind].tap()]
+                for kind in (Settings.KIND, TrafficPolicy.KIND, AccessPolicy.KIND, VirtualDestination.KIND)
+            },
             VirtualMesh.KIND: [
                 self._virtual_meshes.tap(),
                 self._membership.facts.tap(),
@@ -155,7 +162,10 @@ class Engine:
         self._graph.run()
         outputs: dict[OutputKey, Output | None] = {}
         for tap in self._output_taps:
-            outputs.update(tap.take())
+            for key, output in tap.take().items():
+                # One collection may give up in this run what another takes: an entry that was local and is now remote.
+                if output is not None or key not in outputs:
+                    outputs[key] = output
         for key, output in outputs.items():
             error = self._errors.get(key)
             if error is not None:
@@ -208,7 +218,7 @@ class Engine:
             return None
         if key.kind == Workload.KIND:
             return WorkloadStatus()
-        return settings_status(present)
+        return settings_status(present) if key.kind == Settings.KIND else policy_status(present)
 
     def _cluster_domain(self, _: Fetch, ref: Ref, cluster: KubernetesCluster) -> tuple[tuple[str, str], ...]:
         if ref.namespace != self._namespace:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import msgspec
 
+from isthmus.api.access_policy import AccessPolicy, AccessPolicyStatus
+from isthmus.api.base import ApiStruct
 from isthmus.api.common import ApprovalState, ApprovalStatus, ObjectRef, TlsMode
 from isthmus.api.discovery import (
     AppliedFederation,
@@ -15,6 +17,8 @@ from isthmus.api.discovery import (
     MeshStatus,
 )
 from isthmus.api.settings import Settings, SettingsStatus
+from isthmus.api.traffic_policy import TrafficPolicy, TrafficPolicyStatus
+from isthmus.api.virtual_destination import VirtualDestination, VirtualDestinationStatus
 from isthmus.api.virtual_mesh import GlobalAccessPolicy, VirtualMesh, VirtualMeshStatus
 from isthmus.model.ref import Ref
 from isthmus.translate.facts import MeshFacts
@@ -25,6 +29,7 @@ from isthmus.translate.federation.objects import Federated
 MAX_LISTED_DESTINATIONS = 2000  # an object of etcd holds 1.5 MiB, and the API server stores every key of a map twice
 
 _UNSERVED = "is accepted but not yet acted on by this version"
+_POLICY = f"the policy {_UNSERVED}"
 
 
 class DestinationApprovals(msgspec.Struct, frozen=True, gc=False):
@@ -156,3 +161,18 @@ def _unserved(virtual_mesh: VirtualMesh) -> tuple[str, ...]:
     if spec.federation is not None and len(set(spec.meshes)) < 2:
         warnings.append("a virtual mesh of fewer than two meshes federates nothing")
     return tuple(warnings)
+
+
+def policy_status(policy: TrafficPolicy | AccessPolicy | VirtualDestination) -> ApiStruct:
+    """Status of a policy that was read and is not acted on: PENDING, with a warning that says so."""
+    generation = policy.metadata.generation
+    match policy:
+        case TrafficPolicy():
+            effect = "only the subsets that its traffic shift names are prepared on federated services"
+            return TrafficPolicyStatus(observed_generation=generation, warnings=(f"{_POLICY}: {effect}",))
+        case AccessPolicy():
+            effect = "no call is allowed or refused because of it"
+            return AccessPolicyStatus(observed_generation=generation, warnings=(f"{_POLICY}: {effect}",))
+        case VirtualDestination():
+            effect = "nothing is written for it, and its host name does not resolve"
+            return VirtualDestinationStatus(observed_generation=generation, warnings=(f"{_POLICY}: {effect}",))

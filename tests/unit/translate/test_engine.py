@@ -392,6 +392,20 @@ def test_two_control_planes_of_two_root_namespaces_know_each_other() -> None:
     assert b'"resolution":"DNS"' in entries["cluster1", "istio-canary", host]
 
 
+def test_an_object_that_changes_hands_within_one_run_stays() -> None:
+    """A key that one collection gives up and another takes is in the delta with its new object, not as removed."""
+    engine = engine_of(two_planes(root="istio-canary"))
+    engine.set(gateway("cluster1", "203.0.113.2", plane="istiod-canary", object_name="canary-gateway"))
+    engine.run()
+
+    engine.set(service("cluster1", "reviews", plane="istiod-canary"))
+    delta = engine.run()
+
+    desired = engine.outputs()
+    assert delta.outputs
+    assert all(delta.outputs[key] == desired.get(key) for key in delta.outputs)
+
+
 def test_a_new_revision_is_reached_through_the_gateway_beside_it() -> None:
     """Services move to a new revision one by one; the gateway of the old one, which knows them all, serves them."""
     engine = engine_of(two_planes(root="istio-system"))
