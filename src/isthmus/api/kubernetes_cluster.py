@@ -100,6 +100,7 @@ class KubernetesCluster(Resource, frozen=True):
     KIND: ClassVar[Kind] = Kind(GROUP, "v1alpha1", "KubernetesCluster", "kubernetesclusters")
     COLUMNS: ClassVar[tuple[tuple[str, str, str], ...]] = (
         ("Domain", "string", ".spec.clusterDomain"),
+        ("State", "string", ".status.status[0].state"),
         ("Age", "date", ".metadata.creationTimestamp"),
     )
     EXAMPLE: ClassVar[str] = """\

@@ -11,9 +11,12 @@ from types import MappingProxyType
 
 import msgspec
 
+from isthmus.api.kubernetes_cluster import ClusterCondition, ClusterState, KubernetesClusterStatus
 from isthmus.model.ref import ObjectKey
 from isthmus.program.records import REPORT, BadRecord, encode, read_report
 from isthmus.server.records import Discovered, read_discovered, read_key
+
+STATUS_OWNER = "enterprise-networking"
 
 
 class Change(msgspec.Struct):
@@ -36,6 +39,8 @@ class Cluster:
         self.reported = False
         self.last_known = False
         self.connected = False
+        self.lost = ""
+        """Why the agent's last stream ended; empty while there has been none."""
 
     @property
     def known(self) -> bool:
@@ -43,11 +48,26 @@ class Cluster:
         return self.reported or self.last_known
 
 
+def cluster_status(cluster: Cluster, generation: int) -> KubernetesClusterStatus:
+    """Whether the agent of *cluster* is there, for the status of its KubernetesCluster.
+
+    Source: reference, KubernetesCluster: one entry per writer, ACCEPTED when all is well.
+    """
+    if cluster.connected:
+        state, message = ClusterState.ACCEPTED, "agent connected"
+    elif cluster.lost:
+        state, message = ClusterState.FAILED, f"agent not connected: {cluster.lost}"
+    else:
+        state, message = ClusterState.PENDING, "no agent has connected since the server started"
+    mine = ClusterCondition(state=state, message=message, observed_generation=generation, owner=STATUS_OWNER)
+    return KubernetesClusterStatus(status=(mine,))
+
+
 class Fleet:
     """All registered clusters. *namespace* is that of the installation."""
 
     def __init__(self, namespace: str) -> None:
-        self._namespace = namespace
+        self.namespace = namespace
         self._clusters: dict[str, Cluster] = {}
         self._claims: dict[ObjectKey, tuple[str, ...]] = {}  # clusters that report an object of this key, sorted
 
@@ -135,7 +155,7 @@ class Fleet:
         if payload is None:
             self._remove(cluster, key, change)
         else:
-            self._put(cluster, key, read_discovered(key, payload, cluster.name, self._namespace), change)
+            self._put(cluster, key, read_discovered(key, payload, cluster.name, self.namespace), change)
 
     # Two clusters can come to report one name: `a` in namespace `b` of cluster `c-d`, and in `b-c` of `d`. The first
     # cluster by name has it, whoever came first, so that every order of events ends in the same state.

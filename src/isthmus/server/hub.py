@@ -56,12 +56,15 @@ class FleetHub:
         """Take note that the agent is there."""
         if (known := self._fleet.clusters.get(cluster)) is not None:
             known.connected = True
+            self._writer.cluster(cluster)
         log.info("agent connected", cluster=cluster)
 
     def disconnected(self, cluster: str, reason: str) -> None:
         """Take note that the agent is gone; what it reported stays known."""
         if (known := self._fleet.clusters.get(cluster)) is not None:
             known.connected = False
+            known.lost = reason
+            self._writer.cluster(cluster)
         log.warning("agent disconnected", cluster=cluster, reason=reason)
 
     def receive(self, cluster: Cluster, delta: Delta) -> None:

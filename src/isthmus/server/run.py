@@ -158,6 +158,8 @@ class Server:
                 if change is not None:
                     self._forget(name, change, "the cluster was registered again")
                     log.info("cluster registered", cluster=name)
+                    if self._started:
+                        self._writer.cluster(name)
         return changes
 
     def _forget(self, name: str, change: Change, reason: str) -> None:
@@ -186,6 +188,7 @@ class Server:
             change = self._fleet.load(name, objects, complete=complete)
             self._plane.change_discovered(change.objects)
             log.info("last known state", cluster=name, objects=len(objects), complete=complete)
+            self._writer.cluster(name)
         self._last_known = {}
         self._started = True
         for name in {seen.cluster for _, seen in self._stored.discovered()} | set(self._writer.noted):

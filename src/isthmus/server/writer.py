@@ -10,12 +10,13 @@ import structlog
 from isthmus.api.base import ApiStruct
 from isthmus.api.common import ApprovalState
 from isthmus.api.kinds import BY_KIND
+from isthmus.api.kubernetes_cluster import KubernetesCluster
 from isthmus.api.parse import ParseFailure
 from isthmus.api.settings import SettingsStatus
 from isthmus.kube import Conflict, KubeClient, KubeError, NotFound
 from isthmus.model.ref import Kind, ObjectKey
 from isthmus.program.crew import Crew
-from isthmus.server.fleet import Cluster, Fleet
+from isthmus.server.fleet import Cluster, Fleet, cluster_status
 from isthmus.server.notes import LAST_KNOWN, Notes
 from isthmus.server.plane import Plane
 from isthmus.server.policies import Policies
@@ -85,6 +86,12 @@ class Writer:
         changed = [ObjectKey(k.kind.api_version, k.kind.kind, k.namespace, k.name) for k in keys]
         self._with_status.update(changed)
         self._add("status", changed)
+
+    def cluster(self, name: str) -> None:
+        """Bring the status of a cluster's registration up to date."""
+        key = ObjectKey(KubernetesCluster.KIND.api_version, KubernetesCluster.KIND.kind, self._fleet.namespace, name)
+        self._with_status.add(key)
+        self._add("status", (key,))
 
     def look_again(self, keys: Iterable[ObjectKey]) -> None:
         """Bring objects and statuses up to date after somebody else has written them."""
@@ -160,9 +167,14 @@ class Writer:
             return None
         kind = _kind(key)
         unreadable = self._policies.unreadable.get(key)
-        if unreadable is not None:
-            seen = self._stored.get(kind, key)
-            status: ApiStruct | None = refusal(unreadable, seen.generation if seen is not None else 0)
+        seen = self._stored.get(kind, key)
+        generation = seen.generation if seen is not None else 0
+        status: ApiStruct | None
+        if kind == KubernetesCluster.KIND:
+            cluster = self._fleet.clusters.get(key.name) if key.namespace == self._fleet.namespace else None
+            status = cluster_status(cluster, generation) if cluster is not None else None
+        elif unreadable is not None:
+            status = refusal(unreadable, generation)
         else:
             async with plane.lock:
                 status = plane.engine.status(StatusKey(kind, key.namespace, key.name))
