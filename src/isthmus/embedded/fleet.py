@@ -270,7 +270,7 @@ def deployed(name: str, index: int, load_balancers: str = "ipv4") -> list[Manife
         return [{"apiVersion": "v1", "kind": NODE.kind, "metadata": {"name": f"{name}-a", "labels": labels}}]
     model = f"cluster{min(index, 2)}"
     items = [
-        *istio_definitions(),
+        *istio_definitions(v1=index != 1),  # cluster1 has Istio 1.9, the others today's
         *_read(f"nodes-{model}.yaml", model, name),
         *_read(f"istio-{model}.yaml", model, name),
     ]

@@ -103,9 +103,17 @@ _TABLE = (
 )
 
 
-def istio_definitions() -> list[Manifest]:
-    """The CustomResourceDefinitions, ready to apply."""
-    return [_manifest(row) for row in _TABLE]
+def istio_definitions(*, v1: bool = True) -> list[Manifest]:
+    """The CustomResourceDefinitions, ready to apply.
+
+    Without *v1* as Istio has them before 1.22, when its kinds had no version v1 yet, so that kubectl prefers v1beta1.
+    """
+    return [_manifest(row if v1 else _before_v1(row)) for row in _TABLE]
+
+
+def _before_v1(row: _Definition) -> _Definition:
+    older = tuple(version for version in row.versions if version != "v1")
+    return msgspec.structs.replace(row, versions=older) if older else row
 
 
 def _manifest(row: _Definition) -> Manifest:

@@ -122,3 +122,12 @@ async def test_istios_kinds_are_served_in_every_version() -> None:
     for kind in ISTIO_KINDS:
         assert kind.version in api.resource_of(kind).versions
     assert api.resource_of(SERVICE_ENTRY).versions == ("v1", "v1beta1", "v1alpha3")
+
+
+def test_istio_before_v1_serves_what_it_did_then() -> None:
+    """Without v1, every kind of Istio's keeps a stored version, and kubectl finds ServiceEntries in v1beta1."""
+    for definition in istio_definitions(v1=False):
+        versions = definition["spec"]["versions"]
+        assert sum(version["storage"] for version in versions) == 1
+        if definition["spec"]["names"]["kind"] == "ServiceEntry":
+            assert {version["name"] for version in versions} == {"v1alpha3", "v1beta1"}
