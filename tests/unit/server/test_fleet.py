@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from isthmus.api.discovery import Destination, DestinationSpec, ExternalService
 from isthmus.model.ref import ObjectKey
 from isthmus.program.records import WriteReport, encode, report_key
-from isthmus.server.fleet import Fleet
+from isthmus.server.fleet import Fleet, cluster_status
 from isthmus.server.records import from_stored
 from tests.unit.server.objects import destination, record, stored
 
@@ -199,3 +199,21 @@ def test_changes_add_up_to_the_state(history: list[tuple[str, str, int | None]])
         expected = destination(name, first, port=last[name, first]) if first else None
         assert fleet.get(key) == expected
         assert followed.get(key) == expected
+
+
+def test_a_registration_says_whether_its_agent_is_there() -> None:
+    """Never there, there, gone: each has its own state and words, and none is taken for another."""
+    cluster = fleet_of("cluster1").clusters["cluster1"]
+
+    seen = []
+    for connected, lost in ((False, ""), (True, ""), (False, "nothing was heard for 12 seconds"), (True, "before")):
+        cluster.connected, cluster.lost = connected, lost
+        (entry,) = cluster_status(cluster, 3).status
+        seen.append((entry.state.value, entry.message, entry.observed_generation))
+
+    assert seen == [
+        ("PENDING", "no agent has connected since the server started", 3),
+        ("ACCEPTED", "agent connected", 3),
+        ("FAILED", "agent not connected: nothing was heard for 12 seconds", 3),
+        ("ACCEPTED", "agent connected", 3),
+    ]
