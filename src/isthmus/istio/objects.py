@@ -16,7 +16,7 @@ _ENCODE = msgspec.json.Encoder(order="deterministic").encode
 
 
 class _Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel", gc=False):
-    """Base of every message; gc=False since values form no cycles, which keeps the collector off a large desired state."""
+    """Base of every message; gc=False since values form no cycles: the collector has nothing to look for in them."""
 
 
 class Metadata(_Message, frozen=True):
