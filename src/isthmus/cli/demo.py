@@ -21,11 +21,13 @@ import typer
 from isthmus.cli.failure import Failure
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
 
     from isthmus.embedded.fleet import Fleet
+    from isthmus.model.ref import Kind
 
 T = TypeVar("T")
+Manifest = dict[str, Any]
 
 INSTALL = "install --kubecontext mgmt"
 REGISTER = (
@@ -188,36 +190,65 @@ async def _federate(names: tuple[str, ...]) -> None:
             for other in names:
                 if other != name:
                     tasks.create_task(_knows(name, other))
+        tasks.create_task(_statuses_tell(len(names)))
 
 
 async def _knows(name: str, other: str) -> None:
     """Return when cluster *name* has an entry for each of the walk-through's services on cluster *other*."""
+    from isthmus.cli.demo_checks import expected_rows
+    from isthmus.istio.kinds import SERVICE_ENTRY
+
+    missing = {row.name.replace("cluster2", other) for row in expected_rows()}
+
+    await _until(
+        name,
+        SERVICE_ENTRY,
+        lambda entry: missing.discard(entry["metadata"]["name"]),
+        lambda: f"{name} has no ServiceEntry {', '.join(sorted(missing))}" if missing else "",
+    )
+
+
+async def _statuses_tell(meshes: int) -> None:
+    """Return when the statuses on the management cluster show what was done: they are written beside the entries."""
+    from isthmus.api.discovery import Mesh
+
+    applied: set[str] = set()
+
+    def note(mesh: Manifest) -> None:
+        if (mesh.get("status") or {}).get("appliedEastWestIngressGateways"):
+            applied.add(mesh["metadata"]["name"])
+
+    await _until(
+        "mgmt",
+        Mesh.KIND,
+        note,
+        lambda: f"{len(applied)} of {meshes} meshes have a gateway in their status" if len(applied) < meshes else "",
+    )
+
+
+async def _until(name: str, kind: Kind, note: Callable[[Manifest], None], missing: Callable[[], str]) -> None:
+    """Show *note* every object of *kind* on cluster *name* until *missing* has nothing to say. Raises `Failure`."""
     from contextlib import aclosing
 
     from isthmus.cli.clusters import connect
-    from isthmus.cli.demo_checks import expected_rows
-    from isthmus.istio.kinds import SERVICE_ENTRY
     from isthmus.kube import Changed, Replaced
 
-    missing = {row.name.replace("cluster2", other) for row in expected_rows()}
     try:
         async with (
             asyncio.timeout(FEDERATION_SECONDS),
             connect(None, name) as cluster,
-            aclosing(cluster.watch(SERVICE_ENTRY)) as events,
+            aclosing(cluster.watch(kind)) as events,
         ):
             async for event in events:
-                match event:
-                    case Replaced(items):
-                        missing -= {item["metadata"]["name"] for item in items}
-                    case Changed(item):
-                        missing.discard(item["metadata"]["name"])
-                if not missing:
+                if isinstance(event, Replaced):
+                    for item in event.items:
+                        note(item)
+                elif isinstance(event, Changed):
+                    note(event.item)
+                if not missing():
                     return
     except TimeoutError as error:
-        raise Failure(
-            f"{name} has no ServiceEntry {', '.join(sorted(missing))} after {FEDERATION_SECONDS:.0f} s"
-        ) from error
+        raise Failure(f"{missing()} after {FEDERATION_SECONDS:.0f} s") from error
 
 
 def _check(fleet: Fleet, clock: Clock) -> bool:
