@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 SIZES = (1_000, 10_000, 50_000)
+FILE_COLUMNS = 140  # of the tables where no terminal says how wide it is
 Row = dict[str, Any]
 
 
@@ -68,6 +69,8 @@ def table(rows: list[Row]) -> Table:
 
 def main() -> None:
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=FILE_COLUMNS)
     sizes = [int(size) for size in sys.argv[1:]] or list(SIZES)
     rows: list[Row] = []
     for services in sizes:
