@@ -234,3 +234,24 @@ def test_a_suffix_that_is_no_dns_name_is_refused(suffix: str) -> None:
 
     assert engine.outputs() == {}
     assert any("spec.federation.hostnameSuffix" in error for error in errors)
+
+
+def test_a_service_of_five_hundred_ports_keeps_them_all() -> None:
+    """Every port of a service is listed once, at the service's number here and at the gateway's port there."""
+    ports = tuple(ServicePort(port=1000 + i, name=f"http-{i}", protocol="TCP") for i in range(500))
+    engine = Engine()
+    for cluster in ("cluster1", "cluster2"):
+        engine.set(mesh(cluster))
+        engine.set(gateway(cluster))
+    engine.set(service("cluster2", "wide", ports=ports))
+    engine.set(virtual_mesh("cluster1", "cluster2"))
+    engine.run()
+
+    (entry,) = (
+        output.object.spec  # type: ignore[attr-defined]
+        for key, output in engine.outputs().items()
+        if key.cluster == "cluster1" and key.object.kind == "ServiceEntry" and key.object.name.startswith("wide.")
+    )
+
+    assert [port.number for port in entry.ports] == [port.port for port in ports]
+    assert entry.endpoints[0].ports == {port.name: 15443 for port in ports}
