@@ -46,11 +46,11 @@ def check(
     from isthmus.cli.clusters import contexts_of, run
 
     given = _pairs(cluster_contexts or ())
-    contexts = contexts_of(kubeconfig)
 
     async def look() -> tuple[Observed, dict[str, Observed | None]]:
         from isthmus.api.kubernetes_cluster import KubernetesCluster
 
+        contexts = contexts_of(kubeconfig)
         management = await observe(kubeconfig, kubecontext, namespace, management=True)
         names = [item["metadata"]["name"] for item in management.all(KubernetesCluster.KIND, namespace)]
         clusters: dict[str, Observed | None] = {}
@@ -155,4 +155,8 @@ def print_checks(checks: Sequence[Check]) -> None:
         if found.remedy:
             typer.secho(f"    → {found.remedy}", dim=True)
     counts = {state: sum(found.state == state for found in checks) for state in SYMBOLS}
-    typer.echo(f"\n{counts['ok']} ok, {counts['warning']} warnings, {counts['error']} errors")
+    typer.echo(f"\n{counts['ok']} ok, {_counted(counts['warning'], 'warning')}, {_counted(counts['error'], 'error')}")
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"

@@ -268,7 +268,7 @@ def _agents(report: Report, seen: Observed) -> None:
 
 
 def _policies(report: Report, seen: Observed) -> None:
-    troubles = []
+    troubles, waiting = [], []
     accepted = 0
     for resource in POLICIES:
         for item in seen.all(resource.KIND):
@@ -279,6 +279,8 @@ def _policies(report: Report, seen: Observed) -> None:
             if not status:
                 if resource is VirtualMesh:
                     troubles.append(f"{about} is not processed yet")
+            elif state == "PENDING" and status.get("warnings") and not status.get("errors"):
+                waiting.append(about)
             elif state != "ACCEPTED":
                 troubles.append(f"{about} is {state}: {'; '.join(status.get('errors', ())) or 'see its status'}")
             elif status.get("observedGeneration", 0) != metadata.get("generation", 0):
@@ -289,6 +291,13 @@ def _policies(report: Report, seen: Observed) -> None:
         "`meshctl describe KIND NAME` shows the problems of one of them",
         good=f"{accepted} accepted",
     )
+    if waiting:
+        report.say(
+            "Policies acted on",
+            f"this version does not act on {', '.join(waiting)}",
+            "`meshctl describe KIND NAME` shows what this means for one of them",
+            warning=True,
+        )
 
 
 def _meshes(report: Report, seen: Observed) -> None:

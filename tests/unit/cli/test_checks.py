@@ -265,6 +265,10 @@ MANAGEMENT_FAULTS: dict[str, tuple[Callable[[Observed], None], dict[str, str]]] 
         lambda seen: item_of(seen, "VirtualMesh", "virtual-mesh").pop("status"),
         {"Policies": "error: VirtualMesh gloo-mesh/virtual-mesh is not processed yet"},
     ),
+    "policy-not-acted-on": (
+        lambda seen: item_of(seen, "VirtualMesh", "virtual-mesh").update(status={"warnings": ["not acted on"]}),
+        {"Policies acted on": "warning: this version does not act on VirtualMesh gloo-mesh/virtual-mesh"},
+    ),
     "trust-domain-shared": (
         lambda seen: item_of(seen, "Mesh", "istiod-istio-system-cluster2")["spec"]["istio"].update(
             trustDomain="cluster1"
@@ -529,3 +533,10 @@ def test_a_context_that_is_no_pair_is_not_understood() -> None:
 
     assert result.exit_code == 2
     assert "'cluster1' is not of the form NAME=CONTEXT" in result.stderr
+
+
+def test_without_a_kubeconfig_the_next_step_is_named(tmp_path: Path) -> None:
+    result = meshctl("check", kubeconfig=tmp_path / "none")
+
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"error: no kubeconfig at {tmp_path / 'none'}\ntry:   ")
