@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     pass
 
 EDITIONS = ("enterprise", "community")
+GONE = "name the cluster's context with --remote-context; --forget if the cluster itself is gone"
 
 
 def register(
@@ -63,7 +64,7 @@ def register(
     gets no credentials of the cluster. Options may stand before or after the name.
     """
     from isthmus.cli import logs
-    from isthmus.cli.clusters import connect, run
+    from isthmus.cli.clusters import connect, context_like, run
     from isthmus.cli.files import read_values_files
     from isthmus.cli.registration import Registration
     from isthmus.cli.registration import register as register_cluster
@@ -79,12 +80,13 @@ def register(
         settings=tuple(settings or ()),
         seconds=timeout,
     )
+    context = remote_context or context_like(kubeconfig, name, "name the cluster's context with --remote-context")
     logs.configure()
 
     async def work() -> None:
         async with (
             connect(mgmt_kubeconfig or kubeconfig, mgmt_context) as mgmt,
-            connect(kubeconfig, remote_context or name) as remote,
+            connect(kubeconfig, context) as remote,
         ):
             await register_cluster(mgmt, remote, wanted)
 
@@ -109,7 +111,7 @@ def deregister(
     namespace, custom resource definitions, Istio itself.
     """
     from isthmus.cli import logs
-    from isthmus.cli.clusters import connect, run
+    from isthmus.cli.clusters import connect, context_like, run
     from isthmus.cli.registration import deregister as deregister_cluster
 
     name = cluster_named(names)
@@ -120,7 +122,8 @@ def deregister(
             if forget:
                 await deregister_cluster(mgmt, None, name, mgmt_namespace, remote_namespace)
                 return
-            async with connect(kubeconfig, remote_context or name) as remote:
+            context = remote_context or context_like(kubeconfig, name, GONE)
+            async with connect(kubeconfig, context) as remote:
                 await deregister_cluster(mgmt, remote, name, mgmt_namespace, remote_namespace)
 
     run(work())

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from isthmus.cli.failure import Failure
 
 if TYPE_CHECKING:
-    from isthmus.kube import KubeClient
+    from isthmus.kube import KubeClient, Manifest
+    from isthmus.model.ref import Kind
 
 T = TypeVar("T")
 
@@ -68,6 +69,34 @@ def connect(kubeconfig: Path | None, context: str) -> KubeClient:
     from isthmus.kube import KubeClient
 
     return KubeClient.from_kubeconfig(kubeconfig, context or None, patience=PATIENCE)
+
+
+async def get_named(cluster: KubeClient, kind: Kind, namespace: str, name: str) -> Manifest:
+    """The object that a user named. Raises `Failure` when there is none."""
+    from isthmus.kube import NotFound
+
+    try:
+        return await cluster.get(kind, namespace, name)
+    except NotFound as error:
+        if error.of_kind:
+            raise
+        raise Failure(
+            f"{cluster.connection.name} has no {kind.kind} {namespace}/{name}",
+            f"`meshctl get {kind.plural} -A` lists those that there are",
+        ) from error
+
+
+def context_like(kubeconfig: Path | None, cluster: str, otherwise: str) -> str:
+    """The context that is called like *cluster*. Raises `Failure` with next step *otherwise* if there is none."""
+    from isthmus.kube import KubeconfigError
+
+    try:
+        contexts = contexts_of(kubeconfig)
+    except KubeconfigError as error:
+        raise Failure(str(error), next_step_after(error)) from error
+    if cluster not in contexts:
+        raise Failure(f"no context is called {cluster}, like the cluster; there are: {', '.join(contexts)}", otherwise)
+    return cluster
 
 
 def contexts_of(kubeconfig: Path | None) -> tuple[str, ...]:

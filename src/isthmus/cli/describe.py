@@ -35,7 +35,7 @@ def describe(
     A virtual mesh: its meshes, gateways and federated destinations. A mesh: its workloads and destinations. A
     destination: its host names, endpoints and the meshes that know it.
     """
-    from isthmus.cli.clusters import connect, run
+    from isthmus.cli.clusters import connect, get_named, run
     from isthmus.cli.description import NEEDED, Known, describe_object
     from isthmus.cli.kinds import kind_named
 
@@ -44,7 +44,7 @@ def describe(
     async def fetch() -> tuple[list[Resource], dict[type[Resource], list[Resource]]]:
         async with connect(kubeconfig, kubecontext) as cluster:
             if name:
-                found = _typed([await cluster.get(resource.KIND, namespace, name)])
+                found = _typed([await get_named(cluster, resource.KIND, namespace, name)])
             else:
                 found = await _listed(cluster, resource, namespace)
             return found, {other: await _listed(cluster, other, namespace) for other in NEEDED.get(resource, ())}

@@ -171,7 +171,7 @@ def _mesh(mesh: Mesh, known: Known) -> Parts:
         facts |= {
             "Cluster": where.cluster,
             "Type": f"Istio {where.version}",
-            "Namespace": where.namespace,
+            "Installed in": where.namespace,
             "Region": where.region,
             "Trust domain": istio.trust_domain or "cluster.local",
             "DNS proxying": "on" if istio.smart_dns_proxying_enabled else "off",

@@ -97,7 +97,7 @@ def _values(path: Path | None, source: str) -> Iterator[Any]:
         except ValueError:
             yield from yaml.load_all(text, _Loader)
     except OSError as error:
-        raise Failure(f"{source}: {error.strerror}") from error
+        raise Failure(f"{source}: {error.strerror}", "name a file that exists and may be read") from error
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         at = f" line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
@@ -113,7 +113,9 @@ def _objects(value: Any, source: str) -> Iterator[Document]:
     elif isinstance(value, dict):
         yield Document(value, source)
     else:
-        raise Failure(f"{source}: a Kubernetes object was expected, found {type(value).__name__}")
+        raise Failure(
+            f"{source}: a Kubernetes object was expected, found {type(value).__name__}", "mend the file and try again"
+        )
 
 
 def read_values_files(paths: Iterable[Path]) -> list[Manifest]:

@@ -34,7 +34,7 @@ def get(
 
     `-o wide` adds what each one selects or reaches.
     """
-    from isthmus.cli.clusters import connect, run
+    from isthmus.cli.clusters import connect, get_named, run
     from isthmus.cli.kinds import kind_named
 
     resource = kind_named(kind)
@@ -42,7 +42,7 @@ def get(
     async def fetch() -> tuple[Manifest, ...]:
         async with connect(kubeconfig, kubecontext) as cluster:
             if name:
-                return (await cluster.get(resource.KIND, namespace, name),)
+                return (await get_named(cluster, resource.KIND, namespace, name),)
             return (await cluster.list(resource.KIND, "" if everywhere else namespace, labels=labels)).items
 
     found = run(fetch())
@@ -93,9 +93,13 @@ def _cell(item: Manifest, *, form: str, path: str, now: datetime) -> str:
 
 
 def at(item: Any, path: str) -> Any:
-    """The value at *path*, such as ``.spec.mesh.name``, None where there is none."""
-    for step in path.strip(".").split("."):
-        item = item.get(step) if isinstance(item, dict) else None
+    """The value at *path*, such as ``.spec.mesh.name`` or ``.status.status[0].state``, None where there is none."""
+    for step in path.strip(".").replace("[", ".[").split("."):
+        if step.startswith("["):
+            index = int(step[1:-1])
+            item = item[index] if isinstance(item, list) and index < len(item) else None
+        else:
+            item = item.get(step) if isinstance(item, dict) else None
     return item
 
 

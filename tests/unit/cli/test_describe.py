@@ -45,6 +45,7 @@ def test_data_holds_the_same(walkthrough: Clusters) -> None:
     same = yaml.safe_load(meshctl(*words, "yaml", kubeconfig=walkthrough.kubeconfig).stdout)
 
     assert one == same
+    assert (one["namespace"], one["installedIn"]) == ("gloo-mesh", "istio-system")
     assert one["virtualMesh"] == "gloo-mesh/virtual-mesh"
     assert one["eastWestGateways"] == [
         {"gateway": "istio-ingressgateway-istio-system-cluster1", "address": "203.0.113.1", "port": "15443"}

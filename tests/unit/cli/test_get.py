@@ -93,7 +93,9 @@ def test_an_object_that_is_not_there_is(walkthrough: Clusters) -> None:
     result = meshctl("get", "mesh", "nope", kubeconfig=walkthrough.kubeconfig)
 
     assert result.exit_code == 1
-    assert 'meshes.discovery.mesh.gloo.solo.io "nope" not found' in result.stderr
+    assert result.stderr == (
+        "error: mgmt has no Mesh gloo-mesh/nope\ntry:   `meshctl get meshes -A` lists those that there are\n"
+    )
 
 
 @pytest.mark.parametrize("word", ["VirtualMesh", "virtualmeshes", "vm", "vmeshes", "vms.networking.mesh.gloo.solo.io"])
@@ -133,3 +135,6 @@ def test_a_path_that_leads_nowhere_finds_nothing() -> None:
     assert at({"a": {"b": 1}}, ".a.b") == 1
     assert at({"a": {"b": 1}}, ".a.b.c") is None
     assert at({}, ".a") is None
+    assert at({"a": [{"b": 1}]}, ".a[0].b") == 1
+    assert at({"a": []}, ".a[0].b") is None
+    assert at({"a": "text"}, ".a[0]") is None

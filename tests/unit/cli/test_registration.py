@@ -172,6 +172,16 @@ def test_a_context_that_does_not_exist_is_named_with_those_that_do(clusters: Clu
     assert "kubectl config get-contexts" in step
 
 
+def test_a_cluster_without_a_context_of_its_name_needs_one_to_be_named(clusters: Clusters) -> None:
+    error, step = refused(clusters, "west --mgmt-context mgmt")
+    left = meshctl("cluster", "deregister", "west", "--mgmt-context", "mgmt", kubeconfig=clusters.kubeconfig)
+
+    assert error == "no context is called west, like the cluster; there are: cluster1, mgmt"
+    assert step == "name the cluster's context with --remote-context"
+    assert left.exit_code == 1
+    assert left.stderr.endswith("with --remote-context; --forget if the cluster itself is gone\n")
+
+
 def test_a_cluster_without_management_plane_says_how_to_get_one(clusters: Clusters) -> None:
     error, step = refused(clusters, "east --mgmt-context cluster1 --remote-context mgmt")
 
