@@ -99,7 +99,7 @@ def read_resources(files: Iterable[str], namespace: str) -> list[Resource]:
             errors.append(f"{document.source}: {_called(key)} is given before, in {sources[key]}")
         found[key], sources[key] = resource, document.source
     if errors:
-        raise Failure("\n".join(errors), "mend the objects and try again; nothing was translated")
+        raise Failure("\n".join(errors), "mend the objects, or leave out those of other kinds; nothing was translated")
     return list(found.values())
 
 

@@ -135,7 +135,7 @@ metadata: {name: reviews, namespace: default}
         f"       {bad}, document 2: VirtualMesh gloo-mesh/vm spec.meshes: expected a list, found 'one'",
         f"       {bad}, document 3: Service default/reviews kind: v1 Service is not a kind of Isthmus",
         f"       {bad}, document 4: Mesh gloo-mesh/istiod-istio-system-cluster1 is given before, in {bad}",
-        "try:   mend the objects and try again; nothing was translated",
+        "try:   mend the objects, or leave out those of other kinds; nothing was translated",
     ]
 
 
