@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from isthmus.agent.ownership import selector
+from isthmus.agent.removal import find_left_behind
 from isthmus.api.kinds import CERTIFICATES
 from isthmus.api.kubernetes_cluster import KubernetesCluster
 from isthmus.cli.applying import (
@@ -32,7 +32,6 @@ from isthmus.cli.applying import (
 from isthmus.cli.failure import Failure
 from isthmus.cli.progress import say, waiting
 from isthmus.install import COMPONENT, AgentValues, Release, agent, read_values, registration
-from isthmus.istio.kinds import OUTPUT_KINDS
 from isthmus.kube import AlreadyExists, KubeClient, NotFound
 from isthmus.model import kinds
 from isthmus.model.problem import Problem
@@ -315,10 +314,10 @@ async def deregister(
 
     *remote* None leaves the cluster alone (it may be gone). Raises `Failure`.
     """
-    written: list[Manifest] = []
+    written = 0
     if remote is not None:
         await _no_other_agent(remote, Registration(name=name, remote_namespace=remote_namespace))
-        written = await find_all(remote, OUTPUT_KINDS, selector(name, remote_namespace))
+        written = len(await find_left_behind(remote, name, remote_namespace))
     try:
         known = await mgmt.delete(KubernetesCluster.KIND, mgmt_namespace, name)
     except NotFound:
@@ -332,7 +331,7 @@ async def deregister(
             raise Failure(f"there is no cluster {name}", "`meshctl cluster list` shows those that are")
         say("Left on the cluster: its agent, and what the agent wrote")
         return
-    if not await _remove_agent(remote, name, remote_namespace, len(written)) and not written and not known:
+    if not await _remove_agent(remote, name, remote_namespace, written) and not written and not known:
         raise Failure(
             f"{remote.connection.name} runs no agent for {name}, and no cluster of that name is registered",
             "`meshctl cluster list` shows those that are",
@@ -351,7 +350,9 @@ async def _remove_agent(remote: KubeClient, name: str, namespace: str, count: in
             f"`kubectl --context {where} -n {namespace} delete pod -l app={AGENT} --force`, then deregister again",
         ) from error
     # Only now: a running agent would write them again. What it was already told to delete is gone.
-    written = await delete_all(remote, await find_all(remote, OUTPUT_KINDS, selector(name, namespace)))
+    written = 0
+    for left in await find_left_behind(remote, name, namespace):  # one by one: their order is a safe one
+        written += await remote.delete(left.kind, left.namespace, left.name, uid=left.uid)
     labels = ",".join(f"{key}={value}" for key, value in {**INSTALLED, COMPONENT: AGENT}.items())
     parts = await delete_all(remote, await find_all(remote, (*AGENT_KINDS, kinds.SECRET), labels))
     secrets = await _delete_secrets(remote, namespace)

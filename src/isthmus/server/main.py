@@ -44,10 +44,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from isthmus.kube import KubeClient, KubeError
     from isthmus.program.lifecycle import run_program
     from isthmus.program.logs import configure_logs
+    from isthmus.server.collector import tame_garbage_collector
     from isthmus.server.run import Options, run_server
     from isthmus.server.secrets import SecretNames
 
     configure_logs(options.verbose)
+    tame_garbage_collector()
 
     async def serve() -> None:
         async with KubeClient.from_environment() as kube:
