@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from isthmus.cli import check, cluster, completion, demo, describe, get, install, translate, uninstall, version
+from isthmus.cli import check, cluster, completion, demo, describe, get, install, lab, translate, uninstall, version
 from isthmus.cli.failure import Failure
 
 PLUGIN_PREFIX = "meshctl-"
@@ -81,10 +81,20 @@ clusters.command("register")(cluster.register)
 clusters.command("deregister")(cluster.deregister)
 clusters.command("list")(cluster.list_clusters)
 
+laboratory = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Real clusters with Istio on this machine, without containers."
+)
+laboratory.command("up")(lab.up)
+laboratory.command("down")(lab.down)
+laboratory.command("status")(lab.status)
+laboratory.command("flat")(lab.flat)
+laboratory.command("exec")(lab.execute)
+
 app.command("demo")(demo.demo)
 app.command("install")(install.install)
 app.command("uninstall")(uninstall.uninstall)
 app.add_typer(clusters, name="cluster")
+app.add_typer(laboratory, name="lab")
 app.command("check")(check.check)
 app.command("get")(get.get)
 app.command("describe")(describe.describe)

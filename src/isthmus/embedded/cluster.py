@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 from isthmus.embedded.api import Api, Write
 from isthmus.embedded.certificates import Credentials, issue_credentials, load_credentials, save_credentials
@@ -163,7 +163,23 @@ def _unpacked(manifests: Iterable[Manifest]) -> Iterable[Manifest]:
             yield manifest
 
 
-def merged_kubeconfig(clusters: Iterable[EmbeddedCluster]) -> Manifest:
+class Reachable(Protocol):
+    """A server with an administrator, which a kubeconfig can name."""
+
+    @property
+    def name(self) -> str:
+        """The cluster's name."""
+
+    @property
+    def url(self) -> str:
+        """Where its API server listens."""
+
+    @property
+    def credentials(self) -> Credentials:
+        """Its authority and its administrator."""
+
+
+def merged_kubeconfig(clusters: Iterable[Reachable]) -> Manifest:
     """One kubeconfig with a context per cluster, each named as its cluster; the first is current."""
     config: Manifest = {"apiVersion": "v1", "kind": "Config", "preferences": {}}
     config |= {"clusters": [], "users": [], "contexts": [], "current-context": ""}

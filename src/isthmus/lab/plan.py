@@ -1,8 +1,8 @@
 """What the lab's clusters are called and which addresses they have. Pure.
 
-Every cluster is one network namespace, its *machine*, which holds all nodes of the cluster; a pod has a network namespace
-beside it. Machines meet on one bridge, the *wire*, and route to each other only addresses of load balancers; on a flat
-network those of pods as well.
+Every cluster is one network namespace, its *machine*, which holds all nodes of the cluster; a pod has a network
+namespace beside it. Machines meet on one bridge, the *wire*, and route to each other only addresses of load balancers;
+on a flat network those of pods as well.
 """
 
 from __future__ import annotations
