@@ -35,11 +35,10 @@ class Server:
     def get(self, path: str, **headers: str) -> Reply:
         return ask(f"http://127.0.0.1:{self.port}{path}", headers={k.replace("_", "-"): v for k, v in headers.items()})
 
-    def stop(self) -> int:
-        self.process.terminate()
-        code = self.process.wait(10)
+    def end(self) -> None:
+        self.process.kill()
+        self.process.wait(10)
         self.log.close()
-        return code
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +49,7 @@ def bookinfo() -> Iterator[dict[str, Server]]:
 
         def start(service: str, version: str, **env: str) -> None:
             server = Server(service, version, env)
-            stack.callback(server.stop)
+            stack.callback(server.end)
             servers[f"{service}-{version}"] = server
 
         start("details", "v1")
@@ -75,7 +74,7 @@ def start() -> Iterator[Callable[..., Server]]:
 
         def one(service: str, version: str, **env: str) -> Server:
             server = Server(service, version, env)
-            stack.callback(server.stop)
+            stack.callback(server.end)
             return server
 
         yield one
