@@ -45,6 +45,8 @@ class Session:
         import httpx2
         from lightkube import ConfigError
 
+        from isthmus.kube.connections import Connections
+
         self.connection = connection
         self.patience = patience
         self._slots = asyncio.Semaphore(in_flight)
@@ -60,8 +62,10 @@ class Session:
             )
         except (ValueError, ImportError, httpx2.InvalidURL) as error:  # ImportError: SOCKS without the package socksio
             raise KubeconfigError(f"{connection}: proxy {connection.proxy_host}: {error}") from error
+        self._connections = transport._pool._network_backend = Connections()  # httpx passes none on
+        self._transport = transport
         if connection.exec_auth is not None:
-            connection.exec_auth.on_new_certificate = transport.aclose
+            connection.exec_auth.on_new_certificate = self._drop_connections
         self._http = httpx2.AsyncClient(
             base_url=connection.server,
             transport=transport,
@@ -77,7 +81,17 @@ class Session:
 
     async def close(self) -> None:
         """Close every connection."""
-        await self._http.aclose()
+        try:
+            await self._http.aclose()
+        finally:
+            await self._connections.close()
+
+    async def _drop_connections(self) -> None:
+        """Close every connection there is; requests under way break, the next ones open others."""
+        try:
+            await self._transport.aclose()
+        finally:
+            await self._connections.close()
 
     def at(self, about: str) -> str:
         """How messages begin: what was asked, and whom."""

@@ -107,6 +107,11 @@ class Peer:
         async with asyncio.timeout(DEADLINE), self._changed:
             await self._changed.wait_for(what)
 
+    async def left(self) -> None:
+        """Wait until the clients have closed all their connections."""
+        async with asyncio.timeout(DEADLINE):
+            await asyncio.gather(*self._tasks)
+
     @asynccontextmanager
     async def serving(self, tls: ssl.SSLContext | None = None) -> AsyncIterator[Peer]:
         """Listen on a free port."""
