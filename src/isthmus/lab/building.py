@@ -141,36 +141,42 @@ def build(
 
     Two builds at once take turns. Shape of the calls of *report* and *status*: see `Progress`.
     """
-    progress = Progress(report, status)
+    binaries, missing = look(recipe, environ)
+    if not missing:
+        return binaries
     cache = cache_directory(environ)
+    progress = Progress(report, status)
     try:
-        cache.mkdir(parents=True, exist_ok=True)
+        binaries.directory.mkdir(parents=True, exist_ok=True)
+        with _locked(cache, progress) as lock:
+            _make_missing(cache, lock, recipe, environ, progress)
     except OSError as error:
         raise BuildFailed(
-            f"{cache}: {error.strerror}", "set ISTHMUS_LAB_CACHE to a folder that can be written"
+            f"{error.filename or cache}: {error.strerror}",
+            "see to it that the folder can be written and its disk has room, or set ISTHMUS_LAB_CACHE to another folder",
         ) from error
-    with _locked(cache, progress) as lock:
-        binaries, missing = look(recipe, environ)
-        if not missing:
-            return binaries
-        binaries.directory.mkdir(exist_ok=True)
-        programs = tuple(program for program in recipe.programs if program.name in missing)
-        if programs or ISTIO in missing:
-            go = Go(_go(recipe, cache, environ, progress), recipe, environ, lock, progress)
-            free = shutil.disk_usage(cache).free / 1e9
-            if free < NEEDED_GIGABYTES:
-                progress.say(f"{cache} has {free:.1f} GB free; a first build takes about {NEEDED_GIGABYTES} GB")
-            packages = go.packages(programs)
-            if ISTIO in missing:
-                _copy_istio(go.module_directory(ISTIO_MODULE), binaries.directory / ISTIO)
-                progress.say("Istio's charts, CRDs and profiles are ready")
-            go.build(programs, packages, binaries.directory)
-        if ENVOY in missing:
-            _fetch_envoy(recipe, binaries.directory / "bin", environ, progress)
-        binaries, missing = look(recipe, environ)
+    binaries, missing = look(recipe, environ)
     if missing:
         raise BuildFailed(f"still missing after the build: {', '.join(missing)}", "run `meshctl lab build` again")
     return binaries
+
+
+def _make_missing(cache: Path, lock: int, recipe: Recipe, environ: Mapping[str, str], progress: Progress) -> None:
+    """Make what is missing, while nobody else does."""
+    binaries, missing = look(recipe, environ)
+    programs = tuple(program for program in recipe.programs if program.name in missing)
+    if programs or ISTIO in missing:
+        go = Go(_go(recipe, cache, environ, progress), recipe, environ, lock, progress)
+        free = shutil.disk_usage(cache).free / 1e9
+        if free < NEEDED_GIGABYTES:
+            progress.say(f"{cache} has {free:.1f} GB free; a first build takes about {NEEDED_GIGABYTES} GB")
+        packages = go.packages(programs)
+        if ISTIO in missing:
+            _copy_istio(go.module_directory(ISTIO_MODULE), binaries.directory / ISTIO)
+            progress.say("Istio's charts, CRDs and profiles are ready")
+        go.build(programs, packages, binaries.directory)
+    if ENVOY in missing:
+        _fetch_envoy(recipe, binaries.directory / "bin", environ, progress)
 
 
 def prune(recipe: Recipe = LAB, environ: Mapping[str, str] = os.environ) -> list[tuple[int, Path]]:
@@ -360,7 +366,7 @@ class Go:
         at: Callable[[], str] | None = None,
         environ: Mapping[str, str] | None = None,
     ) -> str:
-        """What `go` prints on standard output; *output* gets the rest. *at* says how far it is. Raises `BuildFailed`."""
+        """What Go prints on standard output; *output* gets the rest, *at* says how far it is. Raises `BuildFailed`."""
 
         def tick() -> None:
             if at is not None:
