@@ -38,7 +38,7 @@ def up(
     bare: Annotated[bool, typer.Option("--bare", help="Only the clusters, without Istio and bookinfo.")] = False,
 ) -> None:
     """Start three clusters, with Istio on two of them and bookinfo; they run until `meshctl lab down`."""
-    from isthmus.lab.binaries import BinariesMissing, find
+    from isthmus.lab.binaries import LabUnready, find, require_system_programs
     from isthmus.lab.box import BoxFailed
     from isthmus.lab.plan import NAMES
     from isthmus.lab.setup import CommandFailed, Setup
@@ -49,9 +49,10 @@ def up(
         typer.echo(f"{time.monotonic() - started:5.1f} s  {text}")
 
     try:
+        require_system_programs()
         binaries = find()
-    except BinariesMissing as error:
-        raise Failure(str(error), "meshctl lab build") from error
+    except LabUnready as error:
+        raise Failure(error.message, error.next_step) from error
     box = _box(directory)
     try:
         box.start(NAMES, flat=flat, report=report)

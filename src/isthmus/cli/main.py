@@ -17,7 +17,20 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from isthmus.cli import check, cluster, completion, demo, describe, get, install, lab, translate, uninstall, version
+from isthmus.cli import (
+    check,
+    cluster,
+    completion,
+    demo,
+    describe,
+    get,
+    install,
+    lab,
+    lab_build,
+    translate,
+    uninstall,
+    version,
+)
 from isthmus.cli.failure import Failure
 
 PLUGIN_PREFIX = "meshctl-"
@@ -84,6 +97,7 @@ clusters.command("list")(cluster.list_clusters)
 laboratory = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Real clusters with Istio on this machine, without containers."
 )
+laboratory.command("build")(lab_build.build)
 laboratory.command("up")(lab.up)
 laboratory.command("down")(lab.down)
 laboratory.command("status")(lab.status)

@@ -169,7 +169,9 @@ class Box:
         return state
 
     def _first(self) -> int:
-        return _children(self.running().pid)[0]
+        for child in _children(self.running().pid):
+            return child
+        raise BoxFailed(f"the lab in {self.directory} is ending")
 
     def _tree(self, state: BoxState) -> list[int]:
         found = [state.pid]
@@ -189,11 +191,12 @@ def _children(pid: int) -> list[int]:
 
 
 def _start_time(pid: int) -> int:
-    """Field 22 of /proc/PID/stat (proc(5)); 0 if there is no such process."""
+    """Field 22 of /proc/PID/stat (proc(5)); 0 if there is no such process, or it has ended and nobody asked how."""
     try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return 0
+    return 0 if fields[0] == "Z" else int(fields[19])
 
 
 def _pidfd(pid: int) -> int | None:

@@ -80,6 +80,8 @@ class Setup:
                 file.name,
                 "-f",
                 str(files("isthmus.lab") / "istio.yaml"),
+                "--set",
+                f"meshConfig.trustDomain={name}",  # current charts no longer read the walk-through's global.trustDomain
                 "--manifests",
                 str(self._binaries.istio_source / "manifests"),
                 "--force",
