@@ -17,7 +17,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO
 
@@ -153,7 +154,7 @@ def build(
     except OSError as error:
         raise BuildFailed(
             f"{error.filename or cache}: {error.strerror}",
-            "see to it that the folder can be written and its disk has room, or set ISTHMUS_LAB_CACHE to another folder",
+            "make the folder writable and room on its disk, or set ISTHMUS_LAB_CACHE to another folder",
         ) from error
     binaries, missing = look(recipe, environ)
     if missing:
@@ -372,8 +373,9 @@ class Go:
             if at is not None:
                 self._progress.at(at())
 
-        with tempfile.TemporaryFile("w+") as printed:
-            process = subprocess.Popen(
+        with (
+            tempfile.TemporaryFile("w+") as printed,
+            subprocess.Popen(
                 [self._go, *words],
                 cwd=self._recipe.directory,
                 env={**self._environ, **(environ or {})},
@@ -382,7 +384,8 @@ class Go:
                 stderr=subprocess.PIPE,
                 start_new_session=True,  # so that its compilers end with it
                 pass_fds=(self._lock,),  # the lock holds as long as any of them runs, also when this process is killed
-            )
+            ) as process,
+        ):
             try:
                 assert process.stderr is not None
                 _follow(process.stderr, output.feed, tick)
@@ -428,13 +431,12 @@ def _follow(stream: IO[bytes], feed: Callable[[str], None], tick: Callable[[], N
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     """End Go and its compilers. Go removes its temporary files when interrupted."""
-    for number, seconds in ((signal.SIGINT, _END_SECONDS), (signal.SIGKILL, None)):
-        try:
-            os.killpg(process.pid, number)
-            process.wait(seconds)
-        except (ProcessLookupError, subprocess.TimeoutExpired):
-            continue
-        break
+    with suppress(ProcessLookupError, subprocess.TimeoutExpired):
+        os.killpg(process.pid, signal.SIGINT)
+        process.wait(_END_SECONDS)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)  # whoever of them is left
+    process.wait()
 
 
 def _failure(doing: str, code: int, trouble: Sequence[str]) -> BuildFailed:
@@ -516,7 +518,7 @@ def _fetched(recipe: Recipe, package: str, beside: Path, environ: Mapping[str, s
 
 def _installer(environ: Mapping[str, str]) -> list[str]:
     """pip of this Python; environments that uv made have none, and uv then."""
-    if subprocess.run([sys.executable, "-m", "pip", "--version"], capture_output=True).returncode == 0:
+    if find_spec("pip") is not None:
         return [
             sys.executable,
             "-m",
