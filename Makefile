@@ -32,14 +32,16 @@ lint: $(STAMP) ## format, style, types, layers, generated files
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m isthmus.api.generate --check
+	@$(BIN)/python -m isthmus.install.schema --check
 	@$(BIN)/python -m isthmus.cli.reference --check
 
 format: $(STAMP) ## rewrite the sources in the one style
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-generate: $(STAMP) ## CRDs, references and relay messages, from the types
+generate: $(STAMP) ## CRDs, charts, references and relay messages, from the types
 	@$(BIN)/python -m isthmus.api.generate
+	@$(BIN)/python -m isthmus.install.schema
 	@$(BIN)/python -m isthmus.cli.reference
 	@PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/python -m grpc_tools.protoc -Iisthmus/wire=proto --python_out=src \
 	  --pyi_out=src --grpclib_python_out=src isthmus/wire/relay.proto

@@ -11,7 +11,7 @@ import re
 import sys
 from functools import cache
 
-from isthmus.api.base import ApiStruct
+import msgspec
 
 
 def summary(cls: type) -> str:
@@ -20,11 +20,11 @@ def summary(cls: type) -> str:
 
 
 @cache
-def attribute_docs(cls: type[ApiStruct]) -> dict[str, str]:
+def attribute_docs(cls: type[msgspec.Struct]) -> dict[str, str]:
     """The docstring below each attribute of *cls* and its bases, on one line. An attribute without one is left out."""
     docs: dict[str, str] = {}
     for base in reversed(cls.__mro__):
-        if issubclass(base, ApiStruct):
+        if issubclass(base, msgspec.Struct) and base is not msgspec.Struct:
             docs.update(_docs_in(base.__module__).get(base.__name__, {}))
     return docs
 

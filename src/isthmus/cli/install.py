@@ -94,13 +94,14 @@ async def install_management_plane(
     mgmt: KubeClient, values: ManagementPlaneValues, release: Release, seconds: float
 ) -> None:
     """Install on *mgmt* and wait until it runs. Raises `Failure`."""
+    from isthmus import __version__
     from isthmus.cli.applying import apply_all, wait_until_available
     from isthmus.cli.progress import say, waiting
     from isthmus.install import management_plane
 
     where = mgmt.connection.name
     secrets = await make_secrets(mgmt, values, release)
-    say(f"Installing the management plane {release.version} on {where}, namespace {release.namespace}")
+    say(f"Installing the management plane {__version__} on {where}, namespace {release.namespace}")
     if secrets:
         say(f"Made Secrets: {', '.join(sorted(secrets))}")
     else:

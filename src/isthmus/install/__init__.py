@@ -1,13 +1,21 @@
-"""What an installation puts on a cluster: values in, manifests out, nothing else read.
+"""What an installation puts on a cluster: values in, manifests out.
 
-`meshctl install` and `cluster register` apply these manifests; charts render the same ones. Secrets and their
-certificates are made by the caller.
+`meshctl install` and `cluster register` apply these manifests. They come from the Helm charts in ``charts/``, which
+`template` renders; see ADR 7. Secrets and their certificates are made by the caller.
 """
 
-from isthmus.install.on_managed import agent
-from isthmus.install.on_management import management_plane, registration, secrets_to_make
-from isthmus.install.parts import COMPONENT, PART_OF, VERSION, created_once
-from isthmus.install.values import AgentValues, ManagementPlaneValues, Release, known_keys, read_values
+from isthmus.install.manifests import (
+    COMPONENT,
+    PART_OF,
+    VERSION,
+    agent,
+    created_once,
+    management_plane,
+    registration,
+    secrets_to_make,
+)
+from isthmus.install.reading import known_keys, read_values
+from isthmus.install.values import AgentValues, ManagementPlaneValues, Release
 
 __all__ = [
     "COMPONENT",

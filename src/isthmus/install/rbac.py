@@ -1,6 +1,7 @@
-"""What the two programs may do on their clusters, derived from the tables of kinds.
+"""What the two programs may do on whole clusters, derived from the tables of kinds.
 
-A row says who touches which kinds with which verbs; the manifests follow. No wildcard, and no right to bind roles.
+A row says who touches which kinds with which verbs; the charts' rules are generated from it. No wildcard, and no right
+to bind roles. Rights in a namespace depend on values, and stand in the charts' ``account.yaml``.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from isthmus.api.kinds import CERTIFICATES, DISCOVERED, POLICIES, REGISTRATION
+from isthmus.api.kinds import DISCOVERED, POLICIES, REGISTRATION
 from isthmus.istio import kinds as istio
 from isthmus.model import kinds
 from isthmus.model.ref import Kind
@@ -44,12 +45,6 @@ SERVER_GRANTS = (
 )
 """On the whole management cluster: users may keep policies in any namespace."""
 
-SERVER_OWN_GRANTS = (
-    Grant((kinds.SECRET,), READ),
-    Grant((kinds.CONFIG_MAP,), (*READ, "create", "patch")),
-)
-"""In the management plane's namespace: the relay's certificates, and what the server notes for itself."""
-
 DISCOVERY_INPUTS = (
     kinds.CONFIG_MAP,
     kinds.SERVICE,
@@ -67,15 +62,9 @@ DISCOVERY_INPUTS = (
 
 AGENT_GRANTS = (
     Grant(DISCOVERY_INPUTS, READ),
-    Grant(istio.ISTIO_KINDS, READ),
-    Grant(istio.OUTPUT_KINDS, WRITE),
-    Grant(_kinds_of(CERTIFICATES), (*READ, *WRITE)),
-    Grant(_kinds_of(CERTIFICATES), REPORT, "status"),
+    Grant(istio.OUTPUT_KINDS, (*READ, *WRITE)),
 )
-"""On the whole managed cluster."""
-
-AGENT_OWN_GRANTS = (Grant((kinds.SECRET,), ("get", *WRITE)),)
-"""In the namespaces of the agent's own secrets."""
+"""On the whole managed cluster: exactly what it reads and writes."""
 
 
 def rules(grants: Iterable[Grant]) -> list[Manifest]:

@@ -10,11 +10,13 @@ from pathlib import Path
 
 from isthmus.agent.main import parser
 from isthmus.embedded import EmbeddedCluster
-from isthmus.install import AgentValues, agent
+from isthmus.install import AgentValues, agent, read_values
 
 
 def container_arguments() -> list[str]:
-    (deployment,) = [item for item in agent(AgentValues()) if item["kind"] == "Deployment"]
+    values = read_values(AgentValues, [], ["relay.cluster=cluster1", "relay.serverAddress=192.0.2.1:9900"])
+    assert isinstance(values, AgentValues)
+    (deployment,) = [item for item in agent(values) if item["kind"] == "Deployment"]
     return list(deployment["spec"]["template"]["spec"]["containers"][0]["args"])
 
 

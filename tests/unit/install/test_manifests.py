@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from isthmus import __version__
 from isthmus.api.kinds import CERTIFICATES, KINDS
 from isthmus.discovery import INPUT_KINDS
 from isthmus.install import (
@@ -34,7 +35,7 @@ AGENT = AgentValues(relay=msgspec.structs.replace(AgentValues().relay, cluster="
 def test_manifests(case: Path, golden: Golden) -> None:
     """Every object in full, but of the definitions only that they are there: `isthmus.api` answers for the rest."""
     given = load_yaml(case / "in.yaml")[0]
-    release = Release(version="1.2.3", **given.get("release", {}))
+    release = Release(**given.get("release", {}))
     documents, settings = [given.get("values", {})], given.get("set", [])
 
     if given["install"] == "agent":
@@ -50,7 +51,8 @@ def test_manifests(case: Path, golden: Golden) -> None:
         }
         found = management_plane(chosen, release, secrets)
 
-    golden.check(case / "out.yaml", dump_yaml(_shortened(item) for item in found))
+    text = dump_yaml(_shortened(item) for item in found)
+    golden.check(case / "out.yaml", text.replace(__version__, "1.2.3"))  # so that a release changes no case
 
 
 def _shortened(item: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from isthmus.install import AgentValues, ManagementPlaneValues, known_keys, read_values
-from isthmus.install.values import merge, parse_setting
+from isthmus.install.reading import merge, parse_setting
 from isthmus.model.problem import Problem
 
 SERVER = "enterprise-networking.enterpriseNetworking"

@@ -1,0 +1,7 @@
+{{- /* Labels of every object. `meshctl` finds an installation by part-of and component. */ -}}
+{{- define "isthmus.labels" -}}
+app: enterprise-networking
+app.kubernetes.io/part-of: gloo-mesh
+app.kubernetes.io/component: enterprise-networking
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+{{- end -}}
