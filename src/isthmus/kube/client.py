@@ -24,6 +24,7 @@ PATIENCE = 30.0  # seconds during which a request is tried again
 IN_FLIGHT = 32  # requests at once; API servers grant one client far fewer than the 400 they take in all
 APPLY = "application/apply-patch+yaml"  # JSON is YAML
 MERGE = "application/merge-patch+json"
+STRATEGIC = "application/strategic-merge-patch+json"
 
 
 class KubeClient:
@@ -121,14 +122,15 @@ class KubeClient:
         """
         return follow(self._session, self.list, kind, namespace, labels=labels, fields=fields)
 
-    async def create(self, kind: Kind, manifest: Manifest) -> Manifest:
-        """Create the object. Raises `AlreadyExists`.
+    async def create(self, kind: Kind, manifest: Manifest, *, subresource: str = "") -> Manifest:
+        """Create the object, or the *subresource* of the object that *manifest* names. Raises `AlreadyExists`.
 
         To `apply` it later, create it by `apply` too: a server takes the owner of created fields for another manager.
         """
         namespace, name = urls.identity(manifest)
-        about = f"create {urls.called(kind, namespace, name)}"
-        return await self._session.json("POST", urls.home(kind, namespace), about, body=manifest)
+        about = f"create {f'the {subresource} of ' if subresource else ''}{urls.called(kind, namespace, name)}"
+        path = urls.single(kind, namespace, name, subresource) if subresource else urls.home(kind, namespace)
+        return await self._session.json("POST", path, about, body=manifest)
 
     async def apply(
         self, kind: Kind, manifest: Manifest, *, force: bool = False, manager: str = "isthmus", dry_run: bool = False
@@ -169,14 +171,26 @@ class KubeClient:
             content_type=APPLY,
         )
 
-    async def patch(self, kind: Kind, namespace: str, name: str, patch: Manifest, *, subresource: str = "") -> Manifest:
-        """JSON merge patch: null removes a field, a list takes the place of the whole list. Raises `NotFound`."""
+    async def patch(
+        self,
+        kind: Kind,
+        namespace: str,
+        name: str,
+        patch: Manifest,
+        *,
+        subresource: str = "",
+        strategic: bool = False,
+    ) -> Manifest:
+        """JSON merge patch: null removes a field, a list takes the place of the whole list. Raises `NotFound`.
+
+        A *strategic* one, which only built-in kinds take, merges lists that have keys: conditions by their type.
+        """
         return await self._session.json(
             "PATCH",
             urls.single(kind, namespace, name, subresource),
             f"patch {urls.called(kind, namespace, name)}",
             body=patch,
-            content_type=MERGE,
+            content_type=STRATEGIC if strategic else MERGE,
         )
 
     async def delete(
@@ -188,12 +202,15 @@ class KubeClient:
         uid: str = "",
         resource_version: str = "",
         propagation: str = "Background",
+        grace_seconds: int | None = None,
     ) -> bool:
-        """Delete the object; False if it was not there (any more).
+        """Delete the object; False if it was not there (any more). *grace_seconds* says how long a pod may take to end.
 
         Raises `Conflict` if the object has another *uid* or *resource_version* than the given one.
         """
         options: Manifest = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": propagation}
+        if grace_seconds is not None:
+            options["gracePeriodSeconds"] = grace_seconds
         preconditions = {"uid": uid, "resourceVersion": resource_version}
         if any(preconditions.values()):
             options["preconditions"] = {key: value for key, value in preconditions.items() if value}
