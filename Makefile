@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+TOOLS  := src/isthmus/lab/tools
 
 .PHONY: setup demo test lint format generate bench lock clean help
 .DEFAULT_GOAL := help
@@ -49,11 +50,13 @@ generate: $(STAMP) ## CRDs, charts, references and relay messages, from the type
 bench: $(STAMP) ## print the benchmark table (BENCH_JSON=FILE writes it as JSON lines too)
 	@$(BIN)/python -m bench
 
-lock: $(STAMP) ## resolve pyproject.toml into requirements.txt
+lock: $(STAMP) ## resolve pyproject.toml and what the lab takes from PyPI into requirements.txt
 	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --extra dev --python-version 3.11 \
 	  --no-emit-index-url --no-annotate --no-header -o requirements.txt pyproject.toml
 	@echo 'uv' | $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 \
 	  --no-emit-index-url --no-annotate --no-header - >> requirements.txt
+	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 \
+	  --no-emit-index-url --no-annotate --no-header -o $(TOOLS)/requirements.txt $(TOOLS)/requirements.in
 
 clean: ## remove what setup made
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
