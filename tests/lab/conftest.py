@@ -1,0 +1,100 @@
+"""The lab that these tests run on, and how far the walk-through has been gone on it.
+
+``ISTHMUS_LAB_DIRECTORY`` names a lab that runs already (`meshctl lab up --directory …`); without it one is started, and
+ended after the tests. Every fixture is a step of the walk-through, taken with its commands unless it was taken before.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.lab.running import Lab, commands, eventually
+
+DIRECTORY = "ISTHMUS_LAB_DIRECTORY"
+MESHCTL = Path(sys.executable).with_name("meshctl")
+UP_SECONDS = 600.0
+LAB = pytest.StashKey[Lab]()
+HERE = Path(__file__).parent
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Only who asks for these tests gets them: they need root, and programs that Go built."""
+    asked = any(path == HERE or HERE in path.parents for path in (_path(argument) for argument in config.args))
+    return None if asked else True
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.timeout(UP_SECONDS))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Print what the tests measured."""
+    lab = config.stash.get(LAB, None)
+    if lab is not None and lab.measured:
+        terminalreporter.section("measured on the lab")
+        for line in lab.measured:
+            terminalreporter.write_line(line)
+
+
+@pytest.fixture(scope="session")
+def lab(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """Three clusters, Istio on two of them, bookinfo and a client to call from."""
+    given = os.environ.get(DIRECTORY)
+    running = Lab(Path(given).absolute() if given else tmp_path_factory.mktemp("lab"))
+    pytestconfig.stash[LAB] = running
+    if given:
+        yield running
+        return
+    try:
+        subprocess.run([MESHCTL, "lab", "up", "--directory", running.directory], check=True, timeout=UP_SECONDS)
+        yield running
+    finally:
+        subprocess.run([MESHCTL, "lab", "down", "--directory", running.directory], check=True, timeout=60)
+
+
+@pytest.fixture(scope="session")
+def managed(lab: Lab) -> Lab:
+    """The management plane runs, and both Istio clusters are registered with it."""
+    if not lab.has("mgmt", "deployment", "enterprise-networking", "-n", "gloo-mesh"):
+        for block in commands("The management plane"):
+            lab.shell(block)
+    if not lab.has("mgmt", "kubernetesclusters", "cluster2", "-n", "gloo-mesh"):
+        for block in commands("Register both clusters"):
+            lab.shell(block)
+    return lab
+
+
+@pytest.fixture(scope="session")
+def bookinfo(managed: Lab) -> Lab:
+    """Bookinfo runs on both clusters, reviews v3 on cluster2 only."""
+    for block in commands("Bookinfo"):
+        managed.shell(block)
+    for cluster in ("cluster1", "cluster2"):
+        managed.kubectl(cluster, "wait", "--for=condition=Available", "deployment", "--all", "--timeout=120s")
+    return managed
+
+
+@pytest.fixture(scope="session")
+def federated(bookinfo: Lab) -> Lab:
+    """The virtual mesh joins both clusters, and each has the other's services."""
+    for block in commands("Federate"):
+        bookinfo.shell(block)
+    for cluster, other in (("cluster1", "cluster2"), ("cluster2", "cluster1")):
+        url = f"http://details.default.svc.{other}.global:9080/details/0"
+        eventually(
+            f"{cluster} reaches details of {other}",
+            lambda cluster=cluster, url=url: bookinfo.call(cluster, url)[0]["status"] == 200,
+        )
+    return bookinfo
+
+
+def _path(argument: str) -> Path:
+    return Path(argument.partition("::")[0]).absolute()
