@@ -6,6 +6,7 @@ A scheduler and the addresses of load balancers are part of it, since neither is
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from isthmus.lab.images import Images
 from isthmus.lab.kubelet.addresses import Addresses
 from isthmus.lab.kubelet.environment import service_environment
 from isthmus.lab.kubelet.events import Events
-from isthmus.lab.kubelet.nodes import allocatable, keep_leases, pod_range, register
+from isthmus.lab.kubelet.nodes import allocatable, pod_range, register
 from isthmus.lab.kubelet.pod import PodKeeper
 from isthmus.lab.kubelet.shared import Surroundings
 from isthmus.lab.kubelet.sources import Key, WatchedSources
@@ -50,6 +51,7 @@ class Kubelet:
     ) -> None:
         self.cluster = cluster
         self._kube = kube
+        self._runtime = runtime
         self._sources = WatchedSources(kube, self._refresh)
         self._events = Events(kube)
         resources = allocatable()
@@ -97,6 +99,13 @@ class Kubelet:
         keeper = self._keeper(namespace, pod)
         return keeper.sandbox if keeper else None
 
+    async def connect(self, namespace: str, pod: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A connection to *port* of the pod's own loopback address. Raises `OSError`."""
+        sandbox = self.sandbox(namespace, pod)
+        if sandbox is None:
+            raise OSError(errno.ENETDOWN, f"pod {namespace}/{pod} has no network now")
+        return await self._runtime.connect(sandbox, port)
+
     def pods(self) -> tuple[Manifest, ...]:
         """The pods that are kept now."""
         return tuple(keeper.pod for keeper in self._keepers.values())
@@ -111,7 +120,6 @@ class Kubelet:
         async with asyncio.TaskGroup() as tasks:
             for work in (
                 lambda: register(self._kube, self.cluster),
-                lambda: keep_leases(self._kube, self.cluster),
                 self._sources.run,
                 self._events.run,
                 Scheduler(self._kube).run,

@@ -1,8 +1,10 @@
-"""The Node objects of a cluster, and the leases by which they stay ready."""
+"""The Node objects of a cluster.
+
+They need no leases: the lab runs no controller that takes a node for lost.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import os
 import platform
 from collections.abc import Mapping
@@ -10,22 +12,15 @@ from datetime import UTC, datetime
 from ipaddress import IPv4Network
 from pathlib import Path
 
-import structlog
-
 from isthmus.kube import KubeClient
-from isthmus.kube.errors import AlreadyExists, KubeError, NotFound
+from isthmus.kube.errors import AlreadyExists
 from isthmus.kube.events import Manifest
 from isthmus.lab.kubelet.status import timestamp
 from isthmus.lab.plan import ClusterPlan, NodePlan
-from isthmus.model.kinds import LEASE, NODE
+from isthmus.model.kinds import NODE
 
-LEASES = "kube-node-lease"
-LEASE_SECONDS = 40  # Kubernetes' own; a node whose lease is older becomes NotReady
-RENEW_SECONDS = 10.0
 PODS = "250"
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
-
-log = structlog.get_logger("isthmus.lab")
 
 
 def pod_range(cluster: ClusterPlan, node: NodePlan) -> IPv4Network:
@@ -115,29 +110,3 @@ async def register(kube: KubeClient, cluster: ClusterPlan) -> None:
         except AlreadyExists:
             await kube.patch(NODE, "", node.name, {"metadata": {"labels": manifest["metadata"]["labels"]}})
             await kube.patch(NODE, "", node.name, {"status": manifest["status"]}, subresource="status")
-
-
-async def keep_leases(kube: KubeClient, cluster: ClusterPlan) -> None:
-    """Renew the nodes' leases until cancelled; whoever misses one takes the node for lost."""
-    while True:
-        for node in cluster.nodes:
-            try:
-                await _renew(kube, node)
-            except KubeError as error:
-                log.warning("lease not renewed", node=node.name, error=str(error))
-        await asyncio.sleep(RENEW_SECONDS)
-
-
-async def _renew(kube: KubeClient, node: NodePlan) -> None:
-    spec = {
-        "holderIdentity": node.name,
-        "leaseDurationSeconds": LEASE_SECONDS,
-        "renewTime": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
-    }
-    try:
-        await kube.patch(LEASE, LEASES, node.name, {"spec": spec})
-    except NotFound:
-        metadata = {"name": node.name, "namespace": LEASES}
-        await kube.create(
-            LEASE, {"apiVersion": LEASE.api_version, "kind": LEASE.kind, "metadata": metadata, "spec": spec}
-        )
