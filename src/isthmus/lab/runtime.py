@@ -35,7 +35,10 @@ CAPABILITIES = (  # noqa: SIM905
     "MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE"
 ).split()
 """Every capability at its number (linux/capability.h)."""
-DEFAULT_CAPABILITIES = frozenset(CAPABILITIES[number] for number in (0, 1, 3, 4, 5, 6, 7, 8, 10, 13, 18, 27, 29, 31))
+DEFAULT_CAPABILITIES = frozenset(
+    "CHOWN DAC_OVERRIDE FSETID FOWNER MKNOD NET_RAW SETGID SETUID SETFCAP SETPCAP "  # noqa: SIM905
+    "NET_BIND_SERVICE SYS_CHROOT KILL AUDIT_WRITE".split()
+)
 """What containerd grants when a Pod asks for nothing."""
 
 PYTHON = os.path.realpath(sys.executable)
@@ -44,9 +47,8 @@ GATEWAY = "169.254.1.1"  # every pod's next hop; nobody has the address, both en
 GATEWAY_LINK = "ee:ee:ee:ee:ee:ee"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 POD_SYSCTLS = {"net.ipv4.ip_unprivileged_port_start": "0"}  # as containerd sets it
-LINE_BYTES = 16 * 1024  # where the CRI splits a longer line
-LOG_BYTES = 50 * 2**20  # a log this large becomes FILE.1, and what FILE.1 held is gone
-READ_BYTES = 2**16
+LINE_BYTES = 16 * 1024  # where containerd splits a longer line
+LOG_BYTES = 50 * 2**20
 DRAIN_SECONDS = 2.0  # for output after the end: only a process outside the container can still hold the pipe
 END_SECONDS = 10.0  # from SIGKILL to the end of a container
 HIDDEN = ("/tmp", "/run", "/var/run")
@@ -99,6 +101,7 @@ class Sandbox:
         self.netns = NETNS / (machine if address is None else name)
         self.processes: set[Process] = set()
         """Running containers."""
+        self.removed = False
 
 
 class Process:
@@ -190,31 +193,29 @@ class Process:
 
 
 class Log:
-    """A container's log file in the CRI format: ``TIME stdout F TEXT``, P instead of F for a part of a line."""
+    """A container's log file in the CRI format: ``TIME stdout F TEXT``, with P for a part of a line.
 
-    def __init__(self, path: Path) -> None:
+    A file of *limit* bytes becomes FILE.1; what FILE.1 held is gone.
+    """
+
+    def __init__(self, path: Path, limit: int = LOG_BYTES) -> None:
         self._path = path
+        self._limit = limit
+        self._streams = 0
         path.parent.mkdir(parents=True, exist_ok=True)
         self._open()
-        self._streams = 0
 
     def _open(self) -> None:
         self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
         self._size = os.fstat(self._file).st_size
 
-    def write(self, stream: str, lines: Sequence[bytes], rest: bytes = b"") -> None:
-        """Add whole lines, and a part of one."""
+    def write(self, stream: str, lines: bytes, *, part: bool = False) -> None:
+        """Add whole lines, without the last one's end, or a part of one."""
         now = time.time_ns()
         seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now // 10**9))
         head = f"{seconds}.{now % 10**9:09d}Z {stream} ".encode()
-        full, part = head + b"F ", head + b"P "
-        if any(len(line) > LINE_BYTES for line in lines):
-            text = b"".join(_split(line, part, full) for line in lines)
-        else:
-            text = b"".join([b"%b%b\n" % (full, line) for line in lines])
-        if rest:
-            text += b"%b%b\n" % (part, rest)
-        if self._size and self._size + len(text) > LOG_BYTES:
+        text = head + (b"P " if part else b"F ") + lines.replace(b"\n", b"\n" + head + b"F ") + b"\n"
+        if self._size and self._size + len(text) > self._limit:
             os.close(self._file)
             os.replace(self._path, f"{self._path}.1")
             self._open()
@@ -231,11 +232,6 @@ class Log:
         self._streams -= 1
         if not self._streams:
             os.close(self._file)
-
-
-def _split(line: bytes, part: bytes, full: bytes) -> bytes:
-    pieces = [line[start : start + LINE_BYTES] for start in range(0, len(line), LINE_BYTES)] or [b""]
-    return b"".join([b"%b%b\n" % (part, piece) for piece in pieces[:-1]]) + b"%b%b\n" % (full, pieces[-1])
 
 
 class Output:
@@ -261,15 +257,22 @@ class Output:
                 self.close()
 
     def _take(self) -> bool:
-        chunk = os.read(self._pipe, READ_BYTES)
-        *lines, rest = (self._rest + chunk).split(b"\n")
-        whole = len(rest) - len(rest) % LINE_BYTES
-        if lines:
+        chunk = os.read(self._pipe, LINE_BYTES)
+        lines, end, rest = (self._rest + chunk).rpartition(b"\n")
+        if len(lines) > LINE_BYTES:  # only then can one of them be too long
+            for line in lines.split(b"\n"):
+                self._log.write(self._stream, self._parts(line))
+        elif end:
             self._log.write(self._stream, lines)
-        for start in range(0, whole, LINE_BYTES):
-            self._log.write(self._stream, (), rest[start : start + LINE_BYTES])
-        self._rest = rest[whole:]
+        self._rest = self._parts(rest)
         return bool(chunk)
+
+    def _parts(self, line: bytes) -> bytes:
+        """Write what of *line* is too long, and return its last part."""
+        while len(line) > LINE_BYTES:
+            self._log.write(self._stream, line[:LINE_BYTES], part=True)
+            line = line[LINE_BYTES:]
+        return line
 
     def close(self) -> None:
         """Write what is there, and follow no more. What came without a line's end is written as a part."""
@@ -279,7 +282,7 @@ class Output:
         asyncio.get_running_loop().remove_reader(self._pipe)
         os.close(self._pipe)
         if self._rest:
-            self._log.write(self._stream, (), self._rest)
+            self._log.write(self._stream, self._rest, part=True)
         self._log.closed()
         if self._ended is not None:
             self._ended(self)
@@ -314,7 +317,7 @@ class Runtime:
         try:
             _make_netns(sandbox.netns)
             await self._link(sandbox, address)
-            with _inside(sandbox.netns):
+            with in_network(sandbox.netns):
                 for key, value in {**POD_SYSCTLS, **(sysctls or {})}.items():
                     _write_sysctl(key, value)
         except OSError as error:
@@ -335,7 +338,7 @@ class Runtime:
             f"neigh add {address} lladdr {link} dev {leg} nud permanent",
             f"route add {address} dev {leg}",
         )
-        with _inside(NETNS / sandbox.machine):
+        with in_network(NETNS / sandbox.machine):
             _write_sysctl("net.ipv4.ip_forward", "1")
             _write_sysctl("net.ipv4.conf.all.rp_filter", "0")
             _write_sysctl(f"net/ipv4/conf/{leg}/rp_filter", "0")
@@ -350,6 +353,7 @@ class Runtime:
 
     async def remove_sandbox(self, sandbox: Sandbox) -> None:
         """End what still runs in it and take its network down. Does nothing the second time."""
+        sandbox.removed = True
         running = tuple(sandbox.processes)
         for process in running:
             process.signal(signal.SIGKILL)
@@ -358,7 +362,7 @@ class Runtime:
                 await process.wait()
         if sandbox.address is not None:
             with suppress(StartFailed):  # not made, or gone already
-                await _ip(NETNS / sandbox.machine, f"link del {_leg(sandbox.address)}")
+                await _ip(sandbox.netns, "link del eth0")  # and its other end, before the address serves another pod
             with suppress(OSError):
                 launcher.call("umount2", os.fsencode(sandbox.netns), MNT_DETACH)
             sandbox.netns.unlink(missing_ok=True)
@@ -366,6 +370,8 @@ class Runtime:
 
     async def start(self, sandbox: Sandbox, spec: ContainerSpec) -> Process:
         """Run a container. Returns when its program runs. Raises `StartFailed`."""
+        if sandbox.removed:
+            raise StartFailed(f"container {spec.name}: its pod {sandbox.name} is gone")
         for mount in spec.mounts:
             if not mount.source.exists():
                 raise StartFailed(f"container {spec.name}: nothing to mount at {mount.target}: no {mount.source}")
@@ -410,7 +416,7 @@ class Runtime:
 
     async def connect(self, sandbox: Sandbox, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """A connection to *port* of the pod's own 127.0.0.1. Raises `OSError`."""
-        with _inside(sandbox.netns):
+        with in_network(sandbox.netns):
             connection = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
             await asyncio.get_running_loop().sock_connect(connection, ("127.0.0.1", port))
@@ -478,6 +484,7 @@ class _Report:
 
         Blocks for the milliseconds that a start takes if `read` was cancelled.
         """
+        os.set_blocking(self._reading, True)  # uvloop has changed it
         while chunk := os.read(self._reading, 4096):
             self._text += chunk
         os.close(self._reading)
@@ -577,7 +584,7 @@ def _leg(address: IPv4Address) -> str:
 
 
 @contextmanager
-def _inside(netns: Path) -> Iterator[None]:
+def in_network(netns: Path) -> Iterator[None]:
     """Let this thread be in another network. Nothing is awaited meanwhile: other tasks would be there, too."""
     home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:

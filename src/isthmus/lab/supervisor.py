@@ -28,9 +28,9 @@ from isthmus.lab.images import Images
 from isthmus.lab.kubelet import Kubelet
 from isthmus.lab.kubelet.server import KubeletServer
 from isthmus.lab.messages import Order, Report
-from isthmus.lab.network import make_networks, run, set_flat
+from isthmus.lab.network import NETNS, make_networks, run, set_flat
 from isthmus.lab.plan import API_PORT, plan
-from isthmus.lab.runtime import Runtime
+from isthmus.lab.runtime import Runtime, in_network
 
 
 def main() -> None:
@@ -123,7 +123,9 @@ class Supervisor:
         tasks.create_task(kubelet.run(), name=f"{plane.name}/kubelet")
         server = KubeletServer(kubelet, plane.kubelet_tls())
         for node in plane.cluster.nodes:
-            tasks.create_task(server.serve(str(node.address), node.kubelet_port), name=f"{node.name}/server")
+            with in_network(NETNS / plane.name):
+                listener = socket.create_server((str(node.address), node.kubelet_port))
+            tasks.create_task(server.serve(listener), name=f"{node.name}/server")
 
     def _report(self, report: Report) -> None:
         with suppress(BrokenPipeError):  # nobody waits any more

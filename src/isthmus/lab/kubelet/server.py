@@ -8,6 +8,7 @@ Source: k8s.io/kubernetes/pkg/kubelet/server/server.go, for the paths and the te
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import aclosing, suppress
@@ -60,17 +61,15 @@ class KubeletServer:
         self._tls = tls
         self._manifests = manifests
 
-    async def serve(self, host: str, port: int, listening: asyncio.Future[int] | None = None) -> None:
-        """Serve until cancelled; *listening* then is the port, for who asked for any."""
+    async def serve(self, listener: socket.socket) -> None:
+        """Serve what connects to *listener* until cancelled."""
         async with asyncio.TaskGroup() as connections:
 
             def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
                 connections.create_task(self._connection(reader, writer), name="kubelet connection")
 
-            server = await asyncio.start_server(connected, host, port, ssl=self._tls, ssl_shutdown_timeout=2.0)
+            server = await asyncio.start_server(connected, sock=listener, ssl=self._tls, ssl_shutdown_timeout=2.0)
             try:
-                if listening is not None:
-                    listening.set_result(server.sockets[0].getsockname()[1])
                 await asyncio.Event().wait()
             finally:
                 server.close()
