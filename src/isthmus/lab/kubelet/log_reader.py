@@ -8,7 +8,9 @@ Source: k8s.io/cri-client/pkg/logs, whose order of options is kept: tail counts 
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -69,26 +71,38 @@ class LogOptions:
 async def read_log(path: Path, options: LogOptions, ended: asyncio.Future[int] | None) -> AsyncIterator[bytes]:
     """What *options* ask for of the log at *path*, in pieces.
 
-    Followed until *ended*, the container's end; None when it has ended already.
+    Followed until *ended*, the container's end; None when it has ended already. The runtime starts a new file when one
+    has grown large; only what follows continues there.
     """
     shown = _Shown(options)
-    with path.open("rb") as file:
+    with ExitStack() as opened:
+        file = opened.enter_context(path.open("rb"))
         if options.tail is not None:
             file.seek(tail_start(file, options.tail))
         rest = b""
         while not shown.enough:
             last = not options.follow or ended is None or ended.done()
+            complete = last or _is_another(path, file)
             block = file.read(BLOCK)
             if block:
                 *lines, rest = (rest + block).split(b"\n")
                 if piece := b"".join(shown.texts(lines)):
                     yield piece
                 await asyncio.sleep(0)  # a long log must not hold up the other pods
-            elif last:
+            elif complete and _is_another(path, file):
+                file, rest = opened.enter_context(path.open("rb")), b""
+            elif last or ended is None:
                 return
             else:
-                assert ended is not None
                 await asyncio.wait((ended,), timeout=POLL_SECONDS)
+
+
+def _is_another(path: Path, file: IO[bytes]) -> bool:
+    """Whether *file* was moved away and its writer goes on in a new one at *path*."""
+    try:
+        return not os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:  # not yet there, or no more
+        return False
 
 
 def tail_start(file: IO[bytes], count: int) -> int:

@@ -20,6 +20,7 @@ import msgspec
 
 from isthmus.lab.kubelet.descriptors import Descriptor
 from isthmus.lab.kubelet.streams import Stream
+from isthmus.lab.runtime import StartFailed
 
 PROTOCOL = "v4.channel.k8s.io"
 
@@ -35,7 +36,7 @@ class Container(Protocol):
     ) -> asyncio.subprocess.Process:
         """Start *argv* in the container. A terminal as *stdin* becomes the command's controlling terminal.
 
-        Raises `OSError`, or an exception of the runtime whose text says why it cannot.
+        Raises `StartFailed` or `OSError`.
         """
 
 
@@ -80,7 +81,7 @@ async def run_command(container: Container, command: Command, streams: Mapping[s
         status = exit_status(await run(container, command, streams))
     except ConnectionError:
         raise
-    except (OSError, RuntimeError) as error:
+    except (StartFailed, OSError) as error:  # without a Status the client would take it for a success
         status = failure(f"error executing command in container: {error}")
     await streams["error"].write(msgspec.json.encode(status))
     for stream in streams.values():

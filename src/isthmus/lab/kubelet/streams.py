@@ -28,7 +28,7 @@ from isthmus.lab.kubelet.spdy import (
 
 CHUNK = 2**16
 FULL = 2**20
-PROBE_SECONDS = 15.0  # so often a connection that is not read is written to: only so does its end show
+PROBE_SECONDS = 5.0  # so often a connection that is not read is written to: only so does its end show
 
 
 class StreamClosed(ConnectionError):
