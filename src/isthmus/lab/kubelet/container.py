@@ -82,6 +82,7 @@ class ContainerKeeper:
             if (ended.until - ended.since).total_seconds() > STEADY_SECONDS:
                 wait = FIRST_WAIT
             record.last = ended
+            self._state.warn("BackOff", f"Back-off restarting failed container {self.name}")
             self.wait("CrashLoopBackOff", f"back-off {wait:g}s restarting failed container={self.name}")
             await asyncio.sleep(wait)
             wait = min(LONGEST_WAIT, wait * 2)

@@ -23,7 +23,16 @@ from isthmus.lab.kubelet.containers import fs_group, host_path
 from isthmus.lab.kubelet.fields import Unresolved
 from isthmus.lab.kubelet.network_files import hosts, resolv_conf
 from isthmus.lab.kubelet.shared import PodState, Surroundings, now
-from isthmus.lab.kubelet.status import OURS, Observed, Record, Waiting, earlier_records, parsed, pod_status
+from isthmus.lab.kubelet.status import (
+    OURS,
+    Observed,
+    Record,
+    Waiting,
+    earlier_records,
+    parsed,
+    pod_status,
+    status_patch,
+)
 from isthmus.lab.kubelet.tasks import cancelled, whole
 from isthmus.lab.kubelet.tokens import TokenStore
 from isthmus.lab.kubelet.volume_files import make_folder, write_files
@@ -319,10 +328,13 @@ class PodKeeper:
         status = self._status()
         if status == self._told:
             return
-        # Strategic, for others keep conditions, too. Addresses would be merged like those, were it not for the mark.
-        told = {key: [*status[key], {"$patch": "replace"}] for key in ("podIPs", "hostIPs") if key in status}
-        patch = {"metadata": {"uid": self._state.uid}, "status": status | told}
-        await self._state.around.kube.patch(POD, *self.key, patch, subresource="status", strategic=True)
+        await self._state.around.kube.patch(
+            POD,
+            *self.key,
+            {"metadata": {"uid": self._state.uid}, "status": status_patch(status)},
+            subresource="status",
+            strategic=True,  # others keep conditions, too
+        )
         self._told = status
 
     def _status(self) -> Manifest:

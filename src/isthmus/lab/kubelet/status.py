@@ -102,6 +102,16 @@ def pod_status(pod: Manifest, observed: Observed, before: Manifest, now: datetim
     return status
 
 
+def status_patch(status: Manifest) -> Manifest:
+    """The strategic merge patch that makes a pod's status *status*, apart from conditions that are not ours.
+
+    Lists with keys are merged item by item, so that what is no longer there has to be said.
+    """
+    addresses = {key: [*status[key], {"$patch": "replace"}] for key in ("podIPs", "hostIPs") if key in status}
+    conditions = [{"reason": None, "message": None, **each} for each in status["conditions"]]
+    return {**status, **addresses, "conditions": conditions}
+
+
 def pod_phase(pod: Manifest, observed: Observed) -> str:
     """One of Pending, Running, Succeeded, Failed."""
     spec, records = pod["spec"], observed.records
