@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 TOOLS  := src/isthmus/lab/tools
 
-.PHONY: setup demo test lint format generate bench lock clean help
+.PHONY: setup demo lab lab-build lab-test test lint format generate bench lock clean help
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -23,6 +23,15 @@ $(STAMP): pyproject.toml requirements.txt
 
 demo: $(STAMP) ## three clusters on this machine, federated; Ctrl-C ends them
 	@$(BIN)/meshctl demo
+
+lab: lab-build ## the same three clusters for real, with Istio and bookinfo, until `meshctl lab down`
+	@$(BIN)/meshctl lab up
+
+lab-build: $(STAMP) ## build the programs that the lab runs; once
+	@$(BIN)/meshctl lab build
+
+lab-test: lab-build ## the walk-through and its checks on the lab (K=NAME: those of one theme)
+	@$(BIN)/python -m pytest tests/lab $(if $(K),-k $(K))
 
 test: $(STAMP) ## all tests that need only Python packages
 	@$(BIN)/python -m pytest -n 2
