@@ -184,6 +184,9 @@ def bind(source: str, target: str, read_only: bool) -> None:
 def become(order: Order) -> None:
     """Give up what the order does not grant, and become its program."""
     raise_open_files()
+    last = max(int(name) for name in os.listdir("/proc/self/fd"))
+    os.closerange(3, order["report"])  # uvloop lets through what its process inherited
+    os.closerange(order["report"] + 1, last + 1)
     for descriptor in (1, 2):
         if os.fstat(descriptor).st_mode & 0o170000 == 0o010000:  # a pipe: its user may open /dev/stdout
             os.fchown(descriptor, order["user"], order["group"])
@@ -202,6 +205,7 @@ def become(order: Order) -> None:
     os.setsid()
     if os.isatty(0):
         libc.ioctl(0, TIOCSCTTY, 0)
+        order["env"].setdefault("TERM", "xterm")
     os.chdir(order["working_dir"])
     program = find_program(order["argv"][0], order["env"].get("PATH", ""))
     try:

@@ -506,10 +506,8 @@ async def _launch(
     stdout: int | None,
     stderr: int | None,
 ) -> asyncio.subprocess.Process:
-    paper = os.memfd_create("order")
+    paper = _paper(marshal.dumps({**order, "report": report.writing}))
     try:
-        os.write(paper, marshal.dumps({**order, "report": report.writing}))
-        os.lseek(paper, 0, os.SEEK_SET)
         return await asyncio.create_subprocess_exec(
             *(PYTHON, "-I", "-S", launcher.__file__, str(paper)),
             stdin=stdin,
@@ -521,6 +519,14 @@ async def _launch(
     finally:
         os.close(paper)
         os.close(report.writing)
+
+
+def _paper(text: bytes) -> int:
+    """A descriptor to read *text* from; unlike a pipe it takes all at once, and nobody has to wait for the reader."""
+    paper = os.memfd_create("paper")
+    os.write(paper, text)
+    os.lseek(paper, 0, os.SEEK_SET)
+    return paper
 
 
 def _programs() -> tuple[Path, ...]:
@@ -628,12 +634,16 @@ def _write_sysctl(key: str, value: str) -> None:
 
 async def _ip(netns: Path, *lines: str) -> None:
     """Run commands of ip(8) in one network, in one process. Raises `StartFailed`."""
-    process = await asyncio.create_subprocess_exec(
-        *("nsenter", f"--net={netns}", "ip", "-batch", "-"),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    said, _ = await process.communicate("".join(f"{line}\n" for line in lines).encode())
+    paper = _paper("".join(f"{line}\n" for line in lines).encode())
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *("nsenter", f"--net={netns}", "ip", "-batch", "-"),
+            stdin=paper,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+    finally:
+        os.close(paper)
+    said, _ = await process.communicate()
     if process.returncode:
         raise StartFailed(f"ip in {netns.name}: {said.decode(errors='replace').strip()}")
