@@ -16,7 +16,8 @@ import yaml
 from isthmus.api.base import Resource
 from isthmus.api.crds import file_name
 from isthmus.api.kinds import CERTIFICATES, DISCOVERED, POLICIES, REGISTRATION
-from isthmus.install.template import LOADER, Templates
+from isthmus.install.functions import LOADER
+from isthmus.install.template import Templates
 from isthmus.install.values import Release
 
 Manifest = dict[str, Any]

@@ -1,8 +1,8 @@
 """Renders the part of Go's templates that our charts use, so that `meshctl` needs no Helm.
 
-Everything else is an error that names the file and the line, when a template is read and not when it is rendered:
-actions and functions that are not in the tables below, or a variable that is not there. Where Go and Helm do something
-surprising with what is left, such as printing ``<no value>``, this refuses. A test compares with Helm (`tests/lab`).
+Anything else is an error that names the file and the line, as soon as the template is read: an action, a function that
+is not in `functions`, a variable that is not there. What Go prints and nobody wants, such as ``map[a:b]``, is an error
+as well. A test compares with Helm (`tests/lab/test_charts.py`).
 
 Source: https://pkg.go.dev/text/template, https://masterminds.github.io/sprig/, https://helm.sh/docs/chart_template_guide/
 """
@@ -10,14 +10,17 @@ Source: https://pkg.go.dev/text/template, https://masterminds.github.io/sprig/, 
 from __future__ import annotations
 
 import re
-from base64 import b64encode
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import ChainMap
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
 import yaml
 
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # C where PyYAML was built with it: ten times as fast
+from isthmus.install.functions import FUNCTIONS, HELM_ONLY, printed
+
+Scope = ChainMap[str, Any]
+"""Variables by name and the ``.``, those of the innermost block first."""
 
 
 class TemplateError(Exception):
@@ -90,7 +93,7 @@ Body = tuple[Node, ...]
 
 ACTION = re.compile(r"\{\{(?P<left>-\s)?(?P<code>.*?)(?P<right>\s-)?\}\}", re.S)
 TOKEN = re.compile(
-    r"""\s+|(?P<text>"(?:\\.|[^"\\])*"|`[^`]*`)|(?P<number>-?\d+)|(?P<path>\$?\w*(?:\.\w+)+|\$\w*|\.)"""
+    r"""\s+|(?P<text>"(?:\\.|[^"\\])*")|(?P<number>-?\d+)|(?P<path>\$?\w*(?:\.\w+)+|\$\w*|\.)"""
     r"""|(?P<name>[a-zA-Z]\w*)|(?P<mark>:=|=|\||\(|\)|,)"""
 )
 
@@ -106,10 +109,7 @@ class _Reader:
 
     def read(self) -> Body:
         """The whole file."""
-        body, end, at = self._body({"$"}, ())
-        if end:
-            raise TemplateError(f"{at}: {end!r} ends nothing")
-        return body
+        return self._body({"$", "."}, ())[0]
 
     def _split(self, source: str) -> Iterator[tuple[str, str, int]]:
         """(text or action, content, line), spaces trimmed as ``{{-`` and ``-}}`` say, comments left out."""
@@ -173,7 +173,7 @@ class _Reader:
     def _define(self, name: str, at: str) -> None:
         if not re.fullmatch(r'\s*"[^"\\]+"\s*', name):
             raise TemplateError(f"{at}: a definition needs a name in quotes")
-        self.definitions[name.strip()[1:-1]] = self._body({"$"}, ("end",))[0]
+        self.definitions[name.strip()[1:-1]] = self._body({"$", "."}, ("end",))[0]
 
 
 class _Code:
@@ -253,7 +253,7 @@ class _Code:
         sort, text = self._tokens.pop(0)
         match sort:
             case "text":
-                return Literal(self._at, text[1:-1] if text[0] == "`" else _unquoted(text))
+                return Literal(self._at, _unquoted(text))
             case "number":
                 return Literal(self._at, int(text))
             case "name" if text in CONSTANTS:
@@ -262,8 +262,7 @@ class _Code:
                 return Call(self._at, text, ())
             case "path":
                 base, *fields = text.split(".")
-                if base:
-                    self._check(base)
+                self._check(base or ".")
                 return Path(self._at, base or ".", tuple(filter(None, fields)))
             case "mark" if text == "(":
                 value = self._pipeline()
@@ -280,6 +279,9 @@ class _Code:
 
 
 CONSTANTS = {"true": True, "false": False, "nil": None}
+OF_TEMPLATES = frozenset({"and", "or", "include"})
+"""Functions that do not just take values: see `Templates`."""
+KNOWN = FUNCTIONS.keys() | OF_TEMPLATES | HELM_ONLY
 
 
 def _unquoted(text: str) -> str:
@@ -305,69 +307,70 @@ class Templates:
         """What the file or definition *name* prints of *data*. Raises `TemplateError`."""
         if name not in self._bodies:
             raise TemplateError(f"nothing defines a template {name!r}")
-        return "".join(self._print(self._bodies[name], data, Scope({"$": data})))
+        return "".join(self._print(self._bodies[name], ChainMap({"$": data, ".": data})))
 
-    def _print(self, body: Body, dot: object, scope: Scope) -> Iterator[str]:
+    def _print(self, body: Body, scope: Scope) -> Iterator[str]:
         for node in body:
             match node:
                 case Text(text=text):
                     yield text
                 case Print(at, value):
-                    yield printed(self._value(value, dot, scope), at)
+                    found = self._value(value, scope)
+                    try:
+                        yield printed(found)
+                    except TypeError as error:
+                        raise TemplateError(f"{at}: {error}") from error
                 case Assign(_, name, value, new):
-                    scope.set(name, self._value(value, dot, scope), new=new)
+                    place = scope.maps[0] if new else next(block for block in scope.maps if name in block)
+                    place[name] = self._value(value, scope)
                 case Branch():
-                    yield from self._branch(node, dot, scope)
+                    yield from self._branch(node, scope)
 
-    def _branch(self, node: Branch, dot: object, scope: Scope) -> Iterator[str]:
-        value = self._value(node.value, dot, scope)
-        inner = Scope({}, scope)
+    def _branch(self, node: Branch, scope: Scope) -> Iterator[str]:
+        value = self._value(node.value, scope)
+        inner = scope.new_child()
         if node.word != "range":
             for name in node.names:
-                inner.set(name, value, new=True)
-            if value:
-                yield from self._print(node.body, value if node.word == "with" else dot, inner)
-            else:
-                yield from self._print(node.other, dot, inner)
+                inner[name] = value
+            if value and node.word == "with":
+                inner["."] = value
+            yield from self._print(node.body if value else node.other, inner)
             return
         if not isinstance(value, Mapping | Sequence) or isinstance(value, str):
             raise TemplateError(f"{node.at}: cannot range over {value!r}")
         rows = sorted(value.items()) if isinstance(value, Mapping) else list(enumerate(value))
         for key, item in rows:
-            block = Scope({}, scope)
+            block = scope.new_child({".": item})
             for name, found in zip(node.names[::-1], (item, key), strict=False):
-                block.set(name, found, new=True)
-            yield from self._print(node.body, item, block)
+                block[name] = found
+            yield from self._print(node.body, block)
         if not rows:
-            yield from self._print(node.other, dot, inner)
+            yield from self._print(node.other, inner)
 
-    def _value(self, node: Node, dot: object, scope: Scope) -> Any:
+    def _value(self, node: Node, scope: Scope) -> Any:
         match node:
             case Literal(value=value):
                 return value
             case Path(at, base, fields):
-                if isinstance(base, Node):
-                    value = self._value(base, dot, scope)
-                else:
-                    value = dot if base == "." else scope.get(base)
+                value = self._value(base, scope) if isinstance(base, Node) else scope[base]
                 for field in fields:
                     if not isinstance(value, Mapping):
                         raise TemplateError(f"{at}: {value!r} has no field {field!r}")
                     value = value.get(field)
                 return value
             case Call(at, function, operands):
-                return self._call(at, function, operands, dot, scope)
+                return self._call(at, function, operands, scope)
         raise AssertionError(f"{type(node).__name__} has no value")
 
-    def _call(self, at: str, function: str, operands: Body, dot: object, scope: Scope) -> Any:
+    def _call(self, at: str, function: str, operands: Body, scope: Scope) -> Any:
         if function in ("and", "or"):
             value: Any = None
             for operand in operands:
-                value = self._value(operand, dot, scope)
+                value = self._value(operand, scope)
                 if bool(value) is (function == "or"):
                     break
             return value
-        values = [self._value(operand, dot, scope) for operand in operands]
+        values = [self._value(operand, scope) for operand in operands]
         if function == "include":
             return self.render(*values)
         if function == "":
@@ -381,158 +384,3 @@ class Templates:
             return FUNCTIONS[function](*values)
         except (TypeError, ValueError, KeyError, IndexError, yaml.YAMLError) as error:
             raise TemplateError(f"{at}: {function}: {error}") from error
-
-
-class Scope:
-    """The variables of a block, in front of those around it."""
-
-    def __init__(self, variables: dict[str, Any], outer: Scope | None = None) -> None:
-        self._variables = variables
-        self._outer = outer
-
-    def get(self, name: str) -> Any:
-        """The value of a variable that is there."""
-        if name in self._variables or self._outer is None:
-            return self._variables[name]
-        return self._outer.get(name)
-
-    def set(self, name: str, value: Any, *, new: bool) -> None:
-        """Set a variable of this block, or where it is."""
-        if new or name in self._variables or self._outer is None:
-            self._variables[name] = value
-        else:
-            self._outer.set(name, value, new=False)
-
-
-def printed(value: object, at: str = "") -> str:
-    """*value* as Go prints it. A list or map is an error, since nobody wants ``map[a:b]``."""
-    match value:
-        case None:
-            return ""
-        case bool():
-            return "true" if value else "false"
-        case str() | int():
-            return str(value)
-    raise TemplateError(f"{at}: {type(value).__name__} cannot be printed; is toYaml missing?")
-
-
-# --- functions ------------------------------------------------------------------------------------------------------
-
-
-def _printf(form: str, *values: object) -> str:
-    if set(re.findall(r"%(.)", form)) - {"s", "d"}:
-        raise ValueError(f"only %s and %d are known, not {form!r}")
-    return re.sub("%[sd]", "%s", form) % tuple(printed(value) for value in values)
-
-
-ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
-
-
-def _quote(value: object) -> str:
-    """Quoted as Go does, which is how YAML reads it."""
-
-    def character(found: str) -> str:
-        if found in ESCAPES:
-            return ESCAPES[found]
-        if found.isprintable():
-            return found
-        return f"\\u{ord(found):04x}" if ord(found) < 0x10000 else f"\\U{ord(found):08x}"
-
-    return '"' + "".join(character(found) for found in printed(value)) + '"'
-
-
-def _nindent(width: int, text: str) -> str:
-    return "".join("\n" + " " * width + line for line in text.split("\n"))
-
-
-class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
-    """Keeps a text on one line, whatever is in it, since lines are indented afterwards."""
-
-
-def _text(dumper: Any, value: str) -> Any:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=None if value.isprintable() else '"')
-
-
-_Dumper.add_representer(str, _text)
-
-
-def _to_yaml(value: object) -> str:
-    text: str = yaml.dump(value, Dumper=_Dumper, width=10**6, allow_unicode=True, sort_keys=False)
-    return text.removesuffix("\n").removesuffix("\n...")
-
-
-def _index(value: Any, *keys: Any) -> Any:
-    for key in keys:
-        value = value.get(key) if isinstance(value, Mapping) else value[key]
-    return value
-
-
-def _set(target: dict[str, Any], key: str, value: object) -> dict[str, Any]:
-    target[key] = value
-    return target
-
-
-def _unset(target: dict[str, Any], key: str) -> dict[str, Any]:
-    target.pop(key, None)
-    return target
-
-
-def _dict(*items: Any) -> dict[str, Any]:
-    return dict(zip(items[::2], items[1::2], strict=True))
-
-
-def _kind(name: str, value: object) -> bool:
-    """Of Go's kinds those that a value of YAML may have and that charts ask for."""
-    return {"map": isinstance(value, Mapping), "invalid": value is None}[name]
-
-
-def _required(message: str, value: object) -> object:
-    if value is None or value == "":
-        raise ValueError(message)
-    return value
-
-
-FUNCTIONS: dict[str, Callable[..., Any]] = {
-    "b64enc": lambda text: b64encode(text.encode()).decode(),
-    "default": lambda other, value: value or other,
-    "dict": _dict,
-    "eq": lambda a, b: a == b,
-    "fromYaml": lambda text: yaml.load(text, LOADER),
-    "index": _index,
-    "int64": int,
-    "kindIs": _kind,
-    "list": lambda *items: list(items),
-    "lookup": lambda *what: {},  # as `helm template` has it: there is no cluster
-    "ne": lambda a, b: a != b,
-    "nindent": _nindent,
-    "not": lambda value: not value,
-    "printf": _printf,
-    "quote": _quote,
-    "required": _required,
-    "set": _set,
-    "sortAlpha": sorted,
-    "toString": printed,
-    "toYaml": _to_yaml,
-    "uniq": lambda items: list(dict.fromkeys(items)),
-    "unset": _unset,
-}
-
-OF_TEMPLATES = frozenset({"and", "or", "include"})
-"""Functions that do not just take values: see `Templates`."""
-
-HELM_ONLY = frozenset(
-    {
-        "append",
-        "fail",
-        "genCAWithKey",
-        "genPrivateKey",
-        "genSignedCertWithKey",
-        "hasKey",
-        "join",
-        "prepend",
-        "randAlphaNum",
-    }
-)
-"""Functions that may stand in a template, but not be called here: `meshctl` makes the relay's Secrets itself."""
-
-KNOWN = FUNCTIONS.keys() | OF_TEMPLATES | HELM_ONLY
