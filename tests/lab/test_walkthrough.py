@@ -68,9 +68,11 @@ def test_service_entries_are_listed_as_in_the_walkthrough(federated: Lab) -> Non
     lines = (WALKTHROUGH / "expected" / "service-entries-on-cluster1.txt").read_text().splitlines()
     expected = {tuple(line.split()[:-1]) for line in lines[1:]}
 
-    printed = set(federated.table("cluster1", "serviceentries", "-A"))
+    printed = federated.table("cluster1", "serviceentries", "-A")
 
-    assert {row for row in printed if not row[1].endswith(".cluster1.global")} == expected
+    # Today's API servers print a column of several values as JSON, ["a"], where those of the walk-through printed [a].
+    plain = {tuple(cell.replace('"', "") for cell in row) for row in printed}
+    assert {row for row in plain if not row[1].endswith(".cluster1.global")} == expected
 
 
 def test_every_check_of_the_demo_holds_on_real_clusters(federated: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
