@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import parse_qs, parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import h11
 import msgspec
@@ -25,7 +25,7 @@ from isthmus.lab.kubelet.remote_exec import Command, Container
 from isthmus.lab.kubelet.spdy import ProtocolError
 from isthmus.lab.kubelet.streams import CHUNK, Session, Stream
 
-log = structlog.get_logger()
+log = structlog.get_logger("isthmus.lab")
 
 Manifest = Mapping[str, Any]
 
@@ -97,6 +97,7 @@ class KubeletServer:
         if ADMINISTRATORS not in client.groups:
             raise Refused(403, f"only {ADMINISTRATORS} may ask a kubelet")
         url = urlsplit(request.target.decode())
+        query = parse_qs(url.query, keep_blank_values=True)
         kind, *names = (unquote(part) for part in url.path.strip("/").split("/"))
         match kind, names:
             case "healthz", []:
@@ -105,9 +106,9 @@ class KubeletServer:
                 pods = {"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": list(self._manifests())}
                 await client.answer(200, msgspec.json.encode(pods), "application/json")
             case "containerLogs", [namespace, pod, container]:
-                await self._logs(client, namespace, pod, container, dict(parse_qsl(url.query)))
+                await self._logs(client, namespace, pod, container, {name: values[0] for name, values in query.items()})
             case "exec", [namespace, pod, *_, container] if len(names) in (3, 4):
-                await self._exec(client, request, namespace, pod, container, parse_qs(url.query))
+                await self._exec(client, request, namespace, pod, container, query)
             case "portForward", [namespace, pod, *_] if len(names) in (2, 3):
                 await self._port_forward(client, request, namespace, pod)
             case _:
