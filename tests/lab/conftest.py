@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -89,11 +90,12 @@ def federated(bookinfo: Lab) -> Lab:
         bookinfo.shell(block)
     for cluster, other in (("cluster1", "cluster2"), ("cluster2", "cluster1")):
         url = f"http://details.default.svc.{other}.global:9080/details/0"
-        eventually(
-            f"{cluster} reaches details of {other}",
-            lambda cluster=cluster, url=url: bookinfo.call(cluster, url)[0]["status"] == 200,
-        )
+        eventually(f"{cluster} reaches details of {other}", partial(_answers, bookinfo, cluster, url))
     return bookinfo
+
+
+def _answers(lab: Lab, cluster: str, url: str) -> bool:
+    return bool(lab.call(cluster, url)[0]["status"] == 200)
 
 
 def _path(argument: str) -> Path:

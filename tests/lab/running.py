@@ -165,7 +165,7 @@ class Calling:
                 continue
             self.seen.append(line)
             if holds(line):
-                return max(0.0, line["at"] + line["ms"] / 1000 - after)
+                return max(0.0, float(line["at"]) + float(line["ms"]) / 1000 - after)
 
     def join(self) -> None:
         self._reader.join(10)

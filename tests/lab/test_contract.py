@@ -1,0 +1,105 @@
+"""What we ask of an API server, asked of the real kube-apiserver; and what users apply, applied there."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from isthmus.api.crds import manifests
+from tests.contract.server import KUBECONFIG
+from tests.lab.running import ROOT, WALKTHROUGH, Lab
+
+SUITE_SECONDS = 500.0
+
+# On which cluster users apply a file, and whether this version takes it.
+TAKEN = {
+    "virtual-mesh.yaml": "mgmt",
+    "traffic-policy.yaml": "mgmt",
+    "access-policy.yaml": "mgmt",
+    "virtual-destination.yaml": "mgmt",
+    "bookinfo.yaml": "cluster1",
+    "bookinfo-gateway.yaml": "cluster1",
+}
+NOT_YET = {"access-log-record.yaml": 'no matches for kind "AccessLogRecord"'}
+NOT_APPLIED = {
+    "istio-operator-cluster1.yaml",  # for istioctl
+    "istio-operator-cluster2.yaml",
+    "istio-cluster1.yaml",  # stand for running clusters on embedded API servers
+    "istio-cluster2.yaml",
+    "nodes-cluster1.yaml",
+    "nodes-cluster2.yaml",
+    "network-attachment-definition.yaml",  # OpenShift's kind
+    "rolebinding-patch.yaml",  # no object
+}
+
+
+def test_the_contract_holds_on_the_real_api_server(lab: Lab) -> None:
+    """The suite that the embedded API server passes, the same files, on both."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(ROOT / "tests" / "contract")],
+        cwd=ROOT,
+        env={**lab.environment, KUBECONFIG: str(lab.kubeconfig)},
+        capture_output=True,
+        text=True,
+        timeout=SUITE_SECONDS,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "embedded API server and" in done.stdout or "passed" in done.stdout
+
+
+def test_every_crd_is_established(managed: Lab) -> None:
+    """kube-apiserver has nothing to object to in any of our types."""
+    ours = {crd["metadata"]["name"] for crd in manifests()}
+
+    found = {item["metadata"]["name"]: item for item in managed.objects("mgmt", "customresourcedefinitions")}
+
+    assert ours <= found.keys()
+    for name in ours:
+        conditions = {condition["type"]: condition["status"] for condition in found[name]["status"]["conditions"]}
+        assert conditions["Established"] == "True", name
+        assert conditions["NamesAccepted"] == "True", name
+        assert conditions.get("NonStructuralSchema", "False") == "False", name
+        assert conditions.get("KubernetesAPIApprovalPolicyConformant", "True") == "True", name
+
+
+def test_every_file_of_the_walkthrough_has_its_place() -> None:
+    """A new file is either applied below, or somebody said why not."""
+    files = {path.name for path in WALKTHROUGH.glob("*.yaml")}
+
+    assert files == TAKEN.keys() | NOT_YET.keys() | NOT_APPLIED
+
+
+@pytest.mark.parametrize("name", TAKEN)
+def test_files_of_the_walkthrough_apply(managed: Lab, name: str) -> None:
+    """The real API server validates each against its schema, and istiod those that are Istio's."""
+    answer = managed.kubectl(
+        TAKEN[name], "apply", "--dry-run=server", "--validate=strict", "-f", str(WALKTHROUGH / name), "-o", "json"
+    )
+
+    applied = json.loads(answer)
+    assert applied.get("items", [applied])
+
+
+@pytest.mark.parametrize("name", NOT_YET)
+def test_files_that_this_version_does_not_take_are_refused(managed: Lab, name: str) -> None:
+    done = managed.attempt("kubectl", "--context", "mgmt", "apply", "--dry-run=server", "-f", str(WALKTHROUGH / name))
+
+    assert done.returncode == 1
+    assert NOT_YET[name] in done.stderr
+
+
+def test_a_wrong_field_is_refused_with_its_path(managed: Lab) -> None:
+    """Schemas are strict: a typing error does not pass as nothing."""
+    text = (WALKTHROUGH / "virtual-mesh.yaml").read_text().replace("federation:", "federatoin:")
+
+    done = managed.attempt(
+        "kubectl", "--context", "mgmt", "apply", "--dry-run=server", "--validate=strict", "-f", "-", stdin=text
+    )
+
+    assert done.returncode == 1
+    assert 'unknown field "spec.federatoin"' in done.stderr

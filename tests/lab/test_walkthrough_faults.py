@@ -1,0 +1,91 @@
+"""One part after the other is killed while requests cross the clusters: nobody notices who does not ask that part.
+
+Requests come from the cluster whose API server is left alone, since kubectl holds the client through it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from typing import Any
+
+import pytest
+
+from tests.lab.running import Json, Lab, eventually
+from tests.lab.test_walkthrough import OTHER, OURS, WRITTEN
+
+RATE = 20
+PARTS = {
+    "the server": ("mgmt", "isthmus-server"),
+    "cluster1's agent": ("cluster1", "isthmus-agent"),
+    "cluster2's agent": ("cluster2", "isthmus-agent"),
+    "mgmt's API server": ("mgmt", "kube-apiserver"),
+    "cluster1's API server": ("cluster1", "kube-apiserver"),
+    "cluster2's API server": ("cluster2", "kube-apiserver"),
+    "cluster1's istiod": ("cluster1", "pilot-discovery"),
+    "cluster2's istiod": ("cluster2", "pilot-discovery"),
+}
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_no_request_fails_while_a_part_is_killed(federated: Lab, part: str) -> None:
+    """Requests go on before, while and after; then the configuration is what it was, and changes take effect again."""
+    cluster, program = PARTS[part]
+    caller = OTHER.get(cluster, "cluster1")
+    callee = OTHER[caller]
+    before = configuration(federated)
+    [killed] = processes(federated, cluster, program)
+
+    with federated.calling(caller, f"http://reviews.default.svc.{callee}.global:9080/reviews/0", rate=RATE) as calling:
+        calling.until("requests that are answered", lambda answer: answer["status"] == 200)
+        os.kill(killed, signal.SIGKILL)
+        eventually(f"{part} runs again", lambda: set(processes(federated, cluster, program)) - {killed})
+        eventually(f"{cluster}'s API server answers", lambda: federated.has(cluster, "namespace", "default"))
+        change_takes_effect(federated, caller, callee)
+        end = calling.seen[-1]["at"] + 3
+        calling.until("3 s of it afterwards", lambda answer: answer["at"] > end)
+
+    failed = [answer for answer in calling.seen if answer["status"] != 200]
+    assert failed == []
+    assert {answer["cluster"] for answer in calling.seen} == {callee}
+    assert all(answer["body"]["podname"] == answer["pod"] for answer in calling.seen)
+    assert configuration(federated) == before
+    federated.measured.append(f"{part} killed: {len(calling.seen)} requests meanwhile, {len(failed)} failed")
+
+
+def processes(lab: Lab, cluster: str, program: str) -> list[int]:
+    """Those of a program that belong to a cluster."""
+    rows: list[Json] = json.loads(lab.run("meshctl", "lab", "status", "-o", "json"))
+    return [
+        row["pid"]
+        for row in rows
+        if row["where"].split("/")[0] == cluster
+        and program in (os.path.basename(w) for w in row["command"].split()[:2])
+    ]
+
+
+def configuration(lab: Lab) -> dict[str, Any]:
+    """Everything that agents wrote, without what API servers add."""
+    return {
+        f"{cluster} {item['kind']} {item['metadata']['namespace']}/{item['metadata']['name']}": item["spec"]
+        for cluster in OTHER
+        for item in lab.objects(cluster, WRITTEN, "-A", "-l", OURS)
+    }
+
+
+def change_takes_effect(lab: Lab, caller: str, callee: str) -> None:
+    """A Service comes and goes on one cluster, and the other has its entry and no longer: every part does its work."""
+    service = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "after", "namespace": "default"},
+        "spec": {"selector": {"app": "details"}, "ports": [{"name": "http", "port": 9080}]},
+    }
+    entry = ("serviceentry", "-n", "istio-system", f"after.default.svc.{callee}.global")
+    lab.apply(callee, service)
+    try:
+        eventually("a new Service is federated", lambda: lab.has(caller, *entry), within=90)
+    finally:
+        lab.kubectl(callee, "delete", "service", "after")
+    eventually("a deleted Service is forgotten", lambda: not lab.has(caller, *entry), within=90)
