@@ -36,6 +36,20 @@ NETNS = Path("/run/netns")
 PROXY = 1337  # the user of Istio's proxy
 
 
+SERVE = """if True:
+    import asyncio, sys
+    async def answer(reader, writer):
+        writer.write(writer.get_extra_info("peername")[0].encode() + b"\\n")
+        writer.close()
+    async def main():
+        await asyncio.start_server(answer, "0.0.0.0", 80)
+        await asyncio.start_server(answer, "127.0.0.1", 81)
+        print("ready", flush=True)
+        await asyncio.sleep(1000)
+    asyncio.run(main())
+"""  # tells who asks
+
+
 class Machine:
     """A cluster's machine in a box, with a runtime."""
 
@@ -483,19 +497,7 @@ async def test_pods_reach_each_other_through_their_machine(machine: Machine) -> 
     """By address, untranslated; any user may listen on any port; `connect` reaches what listens for the pod only."""
     sysctls = {"net.ipv4.ping_group_range": "0 100"}
     server, client = await machine.pod(2, sysctls=sysctls), await machine.pod(3)
-    serve = """if True:
-        import asyncio, sys
-        async def answer(reader, writer):
-            writer.write(writer.get_extra_info("peername")[0].encode() + b"\\n")
-            writer.close()
-        async def main():
-            await asyncio.start_server(answer, "0.0.0.0", 80)
-            await asyncio.start_server(answer, "127.0.0.1", 81)
-            print("ready", flush=True)
-            await asyncio.sleep(1000)
-        asyncio.run(main())
-    """
-    await machine.start(server, sys.executable, "-c", serve, user=PROXY)
+    await machine.start(server, sys.executable, "-c", SERVE, user=PROXY)
     await eventually(lambda: _wrote(machine.log, "ready"))
     ask = "import socket; print(socket.create_connection(('10.11.0.2', 80), 5).makefile().read())"
 
@@ -514,6 +516,27 @@ async def test_pods_reach_each_other_through_their_machine(machine: Machine) -> 
         await machine.runtime.connect(client, 81)
     _, allowed = await machine.sh(server, "cat /proc/sys/net/ipv4/ping_group_range")
     assert allowed.split() == ["0", "100"]
+
+
+@in_box
+async def test_a_service_leads_to_any_pod_and_back(machine: Machine) -> None:
+    """What the machine redirects, as kube-proxy does, is answered from the address that was asked."""
+    server, client = await machine.pod(2), await machine.pod(3)
+    for rule in (
+        "PREROUTING -d 10.96.0.7 -p tcp -j DNAT --to-destination 10.11.0.2:80",
+        "OUTPUT -d 10.96.0.7 -p tcp -j DNAT --to-destination 10.11.0.2:80",
+        "POSTROUTING -s 10.11.0.2 -d 10.11.0.2 -j MASQUERADE",
+    ):
+        command(f"nsenter --net=/run/netns/cluster1 iptables -t nat -A {rule}")
+    command("ip -n cluster1 route add 10.96.0.0/16 dev lo")
+    await machine.start(server, sys.executable, "-c", SERVE)
+    await eventually(lambda: _wrote(machine.log, "ready"))
+    host = await machine.pod(4, address=None)
+    ask = "import socket; print(socket.create_connection(('10.96.0.7', 80), 5).makefile().read())"
+
+    seen = [(await machine.run(pod, sys.executable, "-c", ask))[1].strip() for pod in (client, server, host)]
+
+    assert seen == ["10.11.0.3", "172.31.1.1", "172.31.1.1"]
 
 
 @in_box
@@ -544,6 +567,7 @@ async def test_a_pod_that_cannot_be_made_leaves_nothing(machine: Machine) -> Non
         "sysctl net.ipv4.nonsense = 1: No such file or directory": {"sysctls": {"net.ipv4.nonsense": "1"}},
         "ip in cluster9": {"machine": "cluster9"},
         "File exists": {"address": IPv4Address("10.11.0.9")},
+        "pod pod-9: [Errno 17] File exists: '/run/netns/pod-9'": {"number": 9},
     }.items():
         with pytest.raises(StartFailed, match=re.escape(text)):
             await machine.pod(**wrong)

@@ -47,6 +47,8 @@ GATEWAY = "169.254.1.1"  # every pod's next hop; nobody has the address, both en
 GATEWAY_LINK = "ee:ee:ee:ee:ee:ee"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 POD_SYSCTLS = {"net.ipv4.ip_unprivileged_port_start": "0"}  # as containerd sets it
+# A pod that comes to itself through a Service leaves and enters at the same leg, which is no mistake to correct.
+LEG_SYSCTLS = {"rp_filter": "0", "send_redirects": "0"}
 LINE_BYTES = 16 * 1024  # where containerd splits a longer line
 LOG_BYTES = 50 * 2**20
 DRAIN_SECONDS = 2.0  # for output after the end: only a process outside the container can still hold the pipe
@@ -311,20 +313,23 @@ class Runtime:
     ) -> Sandbox:
         """A pod's network, its *address* routed from *machine*; without one the machine's own. Raises `StartFailed`."""
         sandbox = Sandbox(name, machine, address, hostname)
+        try:
+            if address is not None:
+                _make_netns(sandbox.netns)
+        except OSError as error:
+            raise StartFailed(f"pod {name}: {error}") from error
         (self._directory / "pods" / name).mkdir(parents=True, exist_ok=True)
         if address is None:
             return sandbox
         try:
-            _make_netns(sandbox.netns)
             await self._link(sandbox, address)
             with in_network(sandbox.netns):
                 for key, value in {**POD_SYSCTLS, **(sysctls or {})}.items():
                     _write_sysctl(key, value)
-        except OSError as error:
+        except BaseException as error:
             await self.remove_sandbox(sandbox)
-            raise StartFailed(f"pod {name}: {error}") from error
-        except BaseException:
-            await self.remove_sandbox(sandbox)
+            if isinstance(error, OSError | StartFailed):
+                raise StartFailed(f"pod {name}: {error}") from error
             raise
         return sandbox
 
@@ -341,7 +346,8 @@ class Runtime:
         with in_network(NETNS / sandbox.machine):
             _write_sysctl("net.ipv4.ip_forward", "1")
             _write_sysctl("net.ipv4.conf.all.rp_filter", "0")
-            _write_sysctl(f"net/ipv4/conf/{leg}/rp_filter", "0")
+            for key, value in LEG_SYSCTLS.items():
+                _write_sysctl(f"net/ipv4/conf/{leg}/{key}", value)
         await _ip(
             sandbox.netns,
             "link set lo up",
@@ -609,12 +615,15 @@ def in_network(netns: Path) -> Iterator[None]:
 
 def _make_netns(netns: Path) -> None:
     """A new network namespace, held by a mount at *netns* as ``ip netns add`` does, which would cost a process."""
-    netns.touch(exist_ok=False)
     home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        launcher.call("unshare", CLONE_NEWNET)
+        netns.touch(exist_ok=False)
         try:
+            launcher.call("unshare", CLONE_NEWNET)
             launcher.mount("/proc/thread-self/ns/net", str(netns), flags=MS_BIND)
+        except OSError:
+            netns.unlink()
+            raise
         finally:
             launcher.call("setns", home, CLONE_NEWNET)
     finally:
