@@ -472,8 +472,11 @@ async def test_command_that_reads_no_input_ends_well(kubelet: Kubelet) -> None:
 
         assert await streams["stdout"].all() == b"hello"
         assert status_of(await streams["error"].all()) == ("Success", "", "")
-        await streams["stdin"].client.send(GoAway(0))
-        await until(lambda: streams["stdin"].client.closed)
+        client = streams["stdin"].client
+        await client.send(Ping(1))
+        await client.until(lambda: client.pongs)
+        await client.send(GoAway(0))
+        await until(lambda: client.closed)
 
 
 async def test_command_ends_with_its_client(kubelet: Kubelet) -> None:
