@@ -28,6 +28,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from isthmus.embedded.certificates import Credentials, KeyPair, issue_credentials, save_credentials
 from isthmus.lab.kubelet.server import KubeletServer
 from isthmus.lab.kubelet.spdy import Codec, Data, Frame, GoAway, Ping, Reset, ResetStatus, SynReply, SynStream
+from isthmus.lab.kubelet.streams import FULL, Session, Stream
 from isthmus.lab.runtime import StartFailed
 
 SOON = 20.0  # seconds until what must happen counts as not happening
@@ -583,6 +584,30 @@ async def test_nonsense_ends_the_connection(kubelet: Kubelet) -> None:
         await until(lambda: client.closed)
         assert client.went_away == GoAway(0, 1)
     assert await kubelet.get("/healthz") == (200, "ok")
+
+
+async def test_client_that_has_gone_is_noticed_while_nobody_reads() -> None:
+    """A connection that is not read does not show its end, and what runs for its client would run for ever."""
+    ended = asyncio.get_running_loop().create_future()
+    taken: list[Stream] = []
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await Session(reader, writer, probe_seconds=0.05).run(lambda stream: taken.append(stream) is None)
+        except ConnectionError as error:
+            ended.set_result(error)
+        writer.close()
+
+    async with await asyncio.start_server(connected, "127.0.0.1", 0) as server:
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        codec = Codec()
+        writer.write(codec.send(SynStream(1)) + codec.send(Data(1, bytes(FULL))))
+        while Ping(2) not in codec.receive(await asyncio.wait_for(reader.read(65536), SOON)):
+            pass  # until the session waits for room and asks whether anybody is there
+        writer.transport.abort()
+
+        assert isinstance(await asyncio.wait_for(ended, SOON), ConnectionError)
+        assert taken[0].gone.is_set()
 
 
 # port-forward

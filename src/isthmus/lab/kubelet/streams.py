@@ -107,7 +107,14 @@ class Stream:
 class Session:
     """One connection after its upgrade; *first* is what came behind the request."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, first: bytes = b"") -> None:
+    def __init__(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        first: bytes = b"",
+        probe_seconds: float = PROBE_SECONDS,
+    ) -> None:
+        self._probe_seconds = probe_seconds
         self._reader = reader
         self._writer = writer
         self._first = first
@@ -156,7 +163,7 @@ class Session:
     async def _wait_for_room(self) -> None:
         self._room.clear()
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._room.wait(), PROBE_SECONDS)
+            await asyncio.wait_for(self._room.wait(), self._probe_seconds)
             return
         await self.send(Ping(2))
 
