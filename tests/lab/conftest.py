@@ -20,7 +20,6 @@ from tests.lab.running import Lab, commands, eventually
 DIRECTORY = "ISTHMUS_LAB_DIRECTORY"
 MESHCTL = Path(sys.executable).with_name("meshctl")
 UP_SECONDS = 600.0
-LAB = pytest.StashKey[Lab]()
 HERE = Path(__file__).parent
 
 
@@ -36,21 +35,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(UP_SECONDS))
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print what the tests measured."""
-    lab = config.stash.get(LAB, None)
-    if lab is not None and lab.measured:
+    if Lab.measured:
         terminalreporter.section("measured on the lab")
-        for line in lab.measured:
+        for line in Lab.measured:
             terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="session")
-def lab(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """Three clusters, Istio on two of them, bookinfo and a client to call from."""
     given = os.environ.get(DIRECTORY)
     running = Lab(Path(given).absolute() if given else tmp_path_factory.mktemp("lab"))
-    pytestconfig.stash[LAB] = running
     if given:
         yield running
         return

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from isthmus.lab.binaries import find
 
@@ -32,10 +32,12 @@ PATIENCE = float(os.environ.get("ISTHMUS_LAB_PATIENCE", "5"))
 class Lab:
     """The lab whose files are in *directory*."""
 
+    measured: ClassVar[list[str]] = []
+    """What tests measured, on whichever lab: printed at the end."""
+
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.kubeconfig = directory / "kubeconfig"
-        self.measured: list[str] = []
 
     @cached_property
     def environment(self) -> dict[str, str]:

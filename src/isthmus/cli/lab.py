@@ -88,20 +88,17 @@ def status(directory: Directory = None, output: TableOrData = "table") -> None:
 
     box = _box(directory)
     with _boxed():
-        processes = sorted(box.processes(), key=lambda process: (process.cluster, process.pid))
+        processes = sorted(box.processes(), key=lambda process: (process.place, process.pid))
     if output != "table":
         rows: list[dict[str, Any]] = [
-            {"pid": found.pid, "where": found.cluster, "memory": found.memory, "command": found.command}
+            {"pid": found.pid, "where": found.place, "memory": found.memory, "command": found.command}
             for found in processes
         ]
         print_json(rows) if output == "json" else print_yaml([{"processes": rows}])
         return
     print_table(
         ("WHERE", "PID", "MEMORY", "COMMAND"),
-        [
-            (found.cluster, str(found.pid), f"{found.memory / MEGA:.0f} MiB", _short(found.command))
-            for found in processes
-        ],
+        [(found.place, str(found.pid), f"{found.memory / MEGA:.0f} MiB", _short(found.command)) for found in processes],
     )
     total = sum(found.memory for found in processes)
     typer.echo(f"{len(processes)} processes, {total / MEGA:.0f} MiB")

@@ -48,8 +48,8 @@ class BoxProcess:
     """One process in the box, seen from the host."""
 
     pid: int
-    cluster: str
-    """The machine in whose network it is; ``lab`` for the box's own; ``cluster/pod`` for a pod's."""
+    place: str
+    """In whose network it is: a machine's ``cluster``, a pod's ``cluster/namespace/pod``, or the box's own, ``lab``."""
     command: str
     memory: int
     """Bytes that would be free without it: shared pages count in proportion (PSS)."""
@@ -159,7 +159,7 @@ class Box:
             except OSError:  # ended meanwhile
                 continue
             memory = next((int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:")), 0)
-            yield BoxProcess(pid, machines.get(network, "lab"), command, memory * 1024)
+            yield BoxProcess(pid, _place(machines.get(network, "lab")), command, memory * 1024)
 
     def running(self) -> BoxState:
         """The running box. Raises `BoxFailed` if there is none."""
@@ -178,6 +178,12 @@ class Box:
         for pid in found:
             found.extend(_children(pid))
         return found
+
+
+def _place(netns: str) -> str:
+    """A pod's network is named ``cluster.namespace.pod.uid``; only the pod's name may have further dots."""
+    cluster, *pod = netns.split(".")
+    return "/".join([cluster, pod[0], ".".join(pod[1:-1])]) if pod else cluster
 
 
 def _children(pid: int) -> list[int]:
