@@ -7,6 +7,7 @@ has to translate it back from behind a ClusterIP.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -23,13 +24,14 @@ class NetworkFailed(Exception):
 
 async def run(*argv: str, stdin: str = "") -> str:
     """Run a command to its end and return what it printed. Raises `NetworkFailed`."""
-    process = await asyncio.create_subprocess_exec(
-        *argv,
-        stdin=asyncio.subprocess.PIPE if stdin else asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    out, error = await process.communicate(stdin.encode() or None)
+    # A file, not a pipe: uvloop hides the command's own error behind that of a pipe nobody reads any more.
+    with os.fdopen(os.memfd_create("stdin"), "w+") as given:
+        given.write(stdin)
+        given.seek(0)
+        process = await asyncio.create_subprocess_exec(
+            *argv, stdin=given, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        )
+    out, error = await process.communicate()
     if process.returncode:
         raise NetworkFailed(f"{' '.join(argv)} failed: {error.decode().strip() or process.returncode}\n{stdin}".strip())
     return out.decode()
