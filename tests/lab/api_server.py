@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from isthmus.embedded import merged_kubeconfig
 from isthmus.embedded.certificates import Credentials, issue_credentials, save_credentials
@@ -33,6 +35,9 @@ def bare_api_server(folder: Path) -> Iterator[Path]:
     port, storage, peers = _free_ports(3)
     credentials = issue_credentials(secrets.token_urlsafe(24), ("localhost", "127.0.0.1"))
     save_credentials(credentials, folder)
+    key = ec.generate_private_key(ec.SECP256R1())
+    form = serialization.PrivateFormat.TraditionalOpenSSL  # kube-apiserver reads no other
+    (folder / "sa.key").write_bytes(key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption()))
     kubeconfig = folder / "kubeconfig"
     kubeconfig.write_text(
         yaml.safe_dump(merged_kubeconfig([Reachable("real", f"https://127.0.0.1:{port}", credentials)]))
@@ -56,8 +61,8 @@ def bare_api_server(folder: Path) -> Iterator[Path]:
         f"--tls-cert-file={folder / 'server.crt'}",
         f"--tls-private-key-file={folder / 'server.key'}",
         f"--client-ca-file={folder / 'ca.crt'}",
-        f"--service-account-key-file={folder / 'server.key'}",
-        f"--service-account-signing-key-file={folder / 'server.key'}",
+        f"--service-account-key-file={folder / 'sa.key'}",
+        f"--service-account-signing-key-file={folder / 'sa.key'}",
         "--service-account-issuer=https://kubernetes.default.svc",
         "--service-cluster-ip-range=10.96.0.0/16",
         "--authorization-mode=RBAC",
