@@ -24,6 +24,7 @@ from isthmus.embedded.controllers import Addresses, Controllers, Copy
 from isthmus.embedded.door import Door, InProcess
 from isthmus.embedded.istio_crds import istio_definitions
 from isthmus.embedded.node import PROGRAMS, LoopbackRange, Node, container_command
+from isthmus.embedded.ports import held_port
 from isthmus.embedded.selectors import Predicate, parse_labels
 from isthmus.model.kinds import DEPLOYMENT, ENDPOINT_SLICE, NODE, SERVICE
 
@@ -33,7 +34,7 @@ OpenDoor = Callable[[Path, str], AbstractAsyncContextManager[Door]]
 
 NAMES = ("mgmt", "cluster1", "cluster2")
 OBJECTS = "objects.sqlite"
-START_SECONDS = 30.0  # a guard, twenty times what it takes
+START_SECONDS = 60.0  # a guard, forty times what it takes
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 INJECTED = {"istio-injection": "enabled"}
@@ -190,7 +191,12 @@ class Fleet:
         place = self.directory / name
         place.mkdir(exist_ok=True)
         kept = self._own_processes
-        cluster = EmbeddedCluster(name, storage=place / OBJECTS if kept else None, credentials=place if kept else None)
+        cluster = EmbeddedCluster(
+            name,
+            storage=place / OBJECTS if kept else None,
+            credentials=place if kept else None,
+            port=stack.enter_context(held_port()) if kept else 0,
+        )
         self.clusters[name] = await stack.enter_async_context(cluster)
         _write(place / "kubeconfig", cluster.kubeconfig())
 
@@ -249,7 +255,12 @@ class ServerProcess:
             start_new_session=True,
         )
         assert process.stdout is not None
-        if not await asyncio.wait_for(process.stdout.readline(), START_SECONDS):
+        try:
+            said = await asyncio.wait_for(process.stdout.readline(), START_SECONDS)
+        except BaseException:
+            await self.kill()
+            raise
+        if not said:
             raise ChildProcessError(f"the API server of {self._name} ended with {await process.wait()}")
 
     async def kill(self) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from isthmus.embedded import EmbeddedCluster, merged_kubeconfig
 from isthmus.embedded.errors import ApiError
+from isthmus.embedded.ports import held_port
 from tests.unit.embedded.conftest import client
 
 MAPS = "/api/v1/namespaces/default/configmaps"
@@ -173,9 +174,9 @@ async def test_restart_in_place(tmp_path: Path) -> None:
 class Process:
     """An embedded cluster as a process of its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, port: int) -> None:
         self._folder = folder
-        self._port = 0
+        self._port = port
         self._process: asyncio.subprocess.Process | None = None
         self.config: dict[str, Any] = {}
 
@@ -185,19 +186,22 @@ class Process:
         command = [sys.executable, "-m", "isthmus.embedded", *words, "--credentials", str(self._folder / "credentials")]
         self._process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
         assert self._process.stdout is not None
-        ready = json.loads(await asyncio.wait_for(self._process.stdout.readline(), 20))
-        self._port = int(ready["url"].rpartition(":")[2])
+        ready = json.loads(await asyncio.wait_for(self._process.stdout.readline(), 60))
         self.config = json.loads(await asyncio.to_thread(Path(ready["kubeconfig"]).read_text))
 
     async def kill(self, how: int = signal.SIGKILL) -> int:
         assert self._process is not None
         os.kill(self._process.pid, how)
-        return await asyncio.wait_for(self._process.wait(), 20)
+        return await asyncio.wait_for(self._process.wait(), 60)
 
 
 async def test_sigkill_loses_nothing_that_was_answered(tmp_path: Path) -> None:
     """Killed at any moment under writes, the server comes back with every object that it had confirmed."""
-    process = Process(tmp_path)
+    with held_port() as port:
+        await _kill_again_and_again(Process(tmp_path, port))
+
+
+async def _kill_again_and_again(process: Process) -> None:
     confirmed: dict[str, str] = {}
     enough = asyncio.Event()
     for turn in range(3):
@@ -214,7 +218,7 @@ async def test_sigkill_loses_nothing_that_was_answered(tmp_path: Path) -> None:
                         enough.set()
 
             writers = asyncio.gather(*(write(number) for number in range(200)), return_exceptions=True)
-            await asyncio.wait_for(enough.wait(), 20)
+            await asyncio.wait_for(enough.wait(), 60)
             await process.kill()
             await writers
             enough.clear()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from isthmus.embedded.ports import held_port
 from isthmus.kube import Changed, Conflict, KubeClient, Removed, Replaced
 from isthmus.kube.events import Manifest
 from isthmus.model.kinds import CONFIG_MAP
@@ -51,10 +51,10 @@ class View:
 class Server:
     """An API server as a process of its own, which can be killed and comes back as it was."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, port: int) -> None:
         self.folder = folder
         self.kubeconfig = folder / "kubeconfig"
-        self._port = "0"
+        self._port = str(port)
         self._child: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
@@ -64,8 +64,7 @@ class Server:
         )
         assert self._child.stdout is not None
         async with asyncio.timeout(DEADLINE):
-            ready = json.loads(await self._child.stdout.readline())
-        self._port = ready["url"].rpartition(":")[2]
+            assert await self._child.stdout.readline()
 
     async def kill(self) -> None:
         if self._child is not None and self._child.returncode is None:
@@ -75,10 +74,13 @@ class Server:
 
 @pytest.fixture
 async def server(tmp_path: Path) -> AsyncIterator[Server]:
-    found = Server(tmp_path)
-    await found.start()
-    yield found
-    await found.kill()
+    with held_port() as port:
+        found = Server(tmp_path, port)
+        try:
+            await found.start()
+            yield found
+        finally:
+            await found.kill()
 
 
 async def test_watches_survive_kills(server: Server) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,16 +12,18 @@ from typing import Any, TypeVar
 import pytest
 
 from isthmus.embedded import EmbeddedCluster
+from isthmus.embedded.ports import held_port
 from isthmus.install import management_plane, registration
 from isthmus.kube import KubeClient
 from isthmus.model.ref import Kind
 from isthmus.relay import Delta, Publication
 from isthmus.server.run import Options, run_server
 from isthmus.transport import RelayClient, RelayError
-from tests.unit.server.ports import free_port
 
 T = TypeVar("T")
 Manifest = dict[str, Any]
+
+SECONDS = 60.0  # a guard; what is waited for takes milliseconds
 
 
 @pytest.fixture
@@ -82,14 +84,14 @@ class Agent:
 class Plane:
     """A running server without TLS."""
 
-    def __init__(self, kube: KubeClient, mgmt: EmbeddedCluster) -> None:
+    def __init__(self, kube: KubeClient, mgmt: EmbeddedCluster, grpc_port: int, metrics_port: int) -> None:
         self.kube = kube
         self.mgmt = mgmt
         self.options = Options(
             namespace="gloo-mesh",
             host="127.0.0.1",
-            grpc_port=free_port(),
-            metrics_port=free_port(),
+            grpc_port=grpc_port,
+            metrics_port=metrics_port,
             insecure=True,
         )
 
@@ -125,13 +127,14 @@ class Plane:
 
 
 @pytest.fixture
-def plane(kube: KubeClient, mgmt: EmbeddedCluster) -> Plane:
-    return Plane(kube, mgmt)
+def plane(kube: KubeClient, mgmt: EmbeddedCluster) -> Iterator[Plane]:
+    with held_port() as grpc_port, held_port() as metrics_port:
+        yield Plane(kube, mgmt, grpc_port, metrics_port)
 
 
 async def until(condition: Callable[[], Awaitable[T | None] | T | None]) -> T:
     """What *condition* returns once that is something."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(SECONDS):
         while True:
             found: Any = condition()
             if asyncio.iscoroutine(found):
