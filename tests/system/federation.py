@@ -7,7 +7,7 @@ import os
 import re
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -37,7 +37,7 @@ Manifest = dict[str, Any]
 State = dict[tuple[str, ObjectKey], Manifest]
 """What is on each cluster, without what no two fleets share: uids, versions, times."""
 
-SECONDS = 45.0  # a guard; everything here takes a second or two on a machine that is not overloaded
+SECONDS = 120.0  # a guard; everything here takes a second or two on a machine that is not overloaded
 POLL_SECONDS = 0.25
 POD_ADDRESS = re.compile(r"\b10\.\d+\.\d+\.\d+\b")
 
@@ -57,10 +57,12 @@ class Federation:
 
     def kill(self, cluster: str) -> bool:
         """End the program on *cluster* as a crash would; the node starts it again. False if none runs now."""
-        pids = list(self.fleet.nodes[cluster].processes.values())
-        for pid in pids:
-            os.kill(pid, signal.SIGKILL)
-        return bool(pids)
+        killed = False
+        for pid in self.fleet.nodes[cluster].processes.values():
+            with suppress(ProcessLookupError):  # it has ended, and the node does not know yet
+                os.kill(pid, signal.SIGKILL)
+                killed = True
+        return killed
 
     async def restart_api_server(self, cluster: str) -> None:
         """End the API server of *cluster* as a crash would, and start it with what it had."""

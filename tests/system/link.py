@@ -16,6 +16,7 @@ class Network:
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._dialling: set[asyncio.Task[None]] = set()
         self.cuts = 0
 
     @property
@@ -44,17 +45,22 @@ class Network:
         self.cuts += len(self._open)
         for writer in tuple(self._open):
             writer.transport.abort()
+        for task in tuple(self._dialling):
+            task.cancel()
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        self._dialling.add(task)
         try:
             there, back = await asyncio.open_connection(*self._target)
-        except OSError:
+        except (OSError, asyncio.CancelledError):
             writer.transport.abort()
             return
+        finally:
+            self._dialling.discard(task)
         self._open |= {writer, back}
         try:
             await asyncio.gather(_pump(reader, back), _pump(there, writer))

@@ -18,6 +18,8 @@ from tests.system.federation import Federation, federation, until, without_pod_a
 Manifest = dict[str, Any]
 Change = Callable[[Federation], Awaitable[None]]
 
+pytestmark = pytest.mark.timeout(400)  # some seconds each; many times that on a machine that others use too
+
 CHANGES = 40
 NAMES = [f"shop-{number}" for number in range(6)]
 

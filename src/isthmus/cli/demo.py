@@ -34,7 +34,7 @@ REGISTER = (
     "cluster register --mgmt-context=mgmt --remote-context={name} --relay-server-address={address}:9900 "
     "enterprise {name} --cluster-domain cluster.local"
 )
-START_SECONDS = 60.0  # guards; each is many times what it takes
+START_SECONDS = 75.0  # guards; each is many times what it takes
 FEDERATION_SECONDS = 30.0
 LOG_LINES = 15  # of each program, shown when the demo fails
 
@@ -100,8 +100,13 @@ def running_fleet(clock: Clock) -> Iterator[Fleet]:
     """The fleet, in a thread of its own, so that commands here may run as they always do."""
     from isthmus.embedded.fleet import Fleet
 
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, name="fleet")
+    loop, over = asyncio.new_event_loop(), asyncio.Event()
+
+    def run() -> None:
+        with asyncio.Runner(loop_factory=lambda: loop) as runner:  # ends what is still under way before it closes
+            runner.run(over.wait())
+
+    thread = threading.Thread(target=run, name="fleet")
     thread.start()
 
     def do(work: Coroutine[Any, Any, T], seconds: float = START_SECONDS) -> T:
@@ -119,9 +124,8 @@ def running_fleet(clock: Clock) -> Iterator[Fleet]:
             if entered:
                 do(fleet.__aexit__(None, None, None))
         finally:
-            loop.call_soon_threadsafe(loop.stop)
+            loop.call_soon_threadsafe(over.set)
             thread.join()
-            loop.close()
 
 
 def set_up(fleet: Fleet, clock: Clock) -> None:

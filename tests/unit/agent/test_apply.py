@@ -55,7 +55,7 @@ async def agent(kube: KubeClient) -> AsyncIterator[Agent]:
 
 async def until(condition: Callable[[], Awaitable[T | None] | T | None]) -> T:
     """What *condition* returns once that is something."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             found: Any = condition()
             if asyncio.iscoroutine(found):

@@ -19,6 +19,7 @@ from isthmus.embedded import EmbeddedCluster, merged_kubeconfig
 T = TypeVar("T")
 Manifest = dict[str, Any]
 
+SECONDS = 60.0  # a guard; everything here takes milliseconds
 NAMESPACE = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "gloo-mesh"}}
 
 
@@ -41,11 +42,16 @@ class Clusters:
         self.kubeconfig = folder / "kubeconfig"
         self._clusters = {name: EmbeddedCluster(name) for name in names}
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="clusters")
+        self._over = asyncio.Event()
+        self._thread = threading.Thread(target=self._run, name="clusters")
+
+    def _run(self) -> None:
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:  # ends what is still under way
+            runner.run(self._over.wait())
 
     def do(self, work: Coroutine[Any, Any, T]) -> T:
         """The result of *work*, done where the clusters run."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout=30)
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout=SECONDS)
 
     def load(self, name: str, *manifests: Manifest) -> None:
         """Put objects on a cluster, their statuses too."""
@@ -63,9 +69,8 @@ class Clusters:
         finally:
             for cluster in self._clusters.values():
                 self.do(cluster.stop())
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join(timeout=30)
-            self._loop.close()
+            self._loop.call_soon_threadsafe(self._over.set)
+            self._thread.join(timeout=SECONDS)
 
 
 def with_our_kinds(clusters: Clusters, name: str) -> None:

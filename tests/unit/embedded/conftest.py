@@ -71,4 +71,4 @@ def client(config: dict[str, Any]) -> httpx2.AsyncClient:
             file.write(base64.b64decode(user[name]))
         file.flush()
         context.load_cert_chain(file.name)
-    return httpx2.AsyncClient(base_url=cluster["server"], verify=context, trust_env=False, timeout=20)
+    return httpx2.AsyncClient(base_url=cluster["server"], verify=context, trust_env=False, timeout=60)

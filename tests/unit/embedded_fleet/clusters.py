@@ -16,7 +16,7 @@ from isthmus.model.ref import Kind
 
 Manifest = dict[str, Any]
 
-SECONDS = 10.0  # a guard; what is waited for takes milliseconds
+SECONDS = 60.0  # a guard; what is waited for takes milliseconds
 
 
 class Cluster:

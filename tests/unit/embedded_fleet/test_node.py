@@ -19,7 +19,7 @@ from isthmus.embedded.controllers import Copy
 from isthmus.embedded.door import Refused
 from isthmus.embedded.node import LoopbackRange, Node
 from isthmus.model.kinds import DEPLOYMENT, POD, SERVICE
-from tests.unit.embedded_fleet.clusters import Cluster, Manifest, node, service, workload
+from tests.unit.embedded_fleet.clusters import SECONDS, Cluster, Manifest, node, service, workload
 
 ROOT = Path(__file__).parents[3]
 POLL = 0.02
@@ -109,7 +109,7 @@ async def machine(directory: Path, *, spare: bool = False) -> AsyncIterator[Mach
 
 async def gone(pid: int) -> None:
     """Return when there is no such process."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(SECONDS):
         while True:
             if not is_alive(pid):
                 return
@@ -220,7 +220,7 @@ async def test_an_unused_spare_is_ended(tmp_path: Path) -> None:
 
 async def _children_of_ours() -> list[int]:
     """The containers that this process has started, as soon as there is one."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(SECONDS):
         while True:
             if found := _containers():
                 return found
@@ -228,9 +228,12 @@ async def _children_of_ours() -> list[int]:
 
 
 def _containers() -> list[int]:
-    children = Path(f"/proc/{os.getpid()}/task").glob("*/children")
-    pids = [int(word) for file in children for word in file.read_text().split()]
-    return [pid for pid in pids if b"container.py" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    found = []
+    for file in Path(f"/proc/{os.getpid()}/task").glob("*/children"):
+        with suppress(OSError):  # a thread, or a child, that has ended meanwhile
+            pids = [int(word) for word in file.read_text().split()]
+            found += [pid for pid in pids if b"container.py" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return found
 
 
 async def test_a_program_that_always_ends_is_tried_less_and_less(tmp_path: Path) -> None:

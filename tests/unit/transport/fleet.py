@@ -36,7 +36,7 @@ BRISK = Pace(connect=5, answer=5, beat=0.2, silence=0.8, retry_first=0.01, retry
 TOKEN = "let-me-in"
 
 
-async def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
+async def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
     """Wait for *condition*; fail when it does not come true."""
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110 - any condition, of any part

@@ -158,7 +158,7 @@ async def test_twenty_thousand_records_arrive_in_seconds(pair):
     seconds = time.perf_counter() - began
 
     print(f"20,000 records of 1.5 KiB: {seconds:.2f} s, {link.client.traffic.bytes_out / 2**20:.1f} MiB")  # noqa: T201
-    assert seconds < 10
+    assert seconds < 30  # it takes less than two; not minutes, as record by record it would
 
 
 async def test_a_change_arrives_in_milliseconds(pair):
@@ -183,7 +183,7 @@ async def test_a_change_arrives_in_milliseconds(pair):
 
     latencies.sort()
     print(f"one change: p50 {latencies[100] * 1e3:.2f} ms, p99 {latencies[197] * 1e3:.2f} ms")  # noqa: T201
-    assert latencies[100] < 0.02
+    assert latencies[100] < BRISK.beat / 2  # it waits for no beat
 
 
 async def test_a_very_large_record_arrives(pair):
