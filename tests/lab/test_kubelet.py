@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from isthmus.lab.box import Box
 from tests.lab.running import Json, Lab, eventually
 
 SPACE = "kubelet-test"
@@ -307,6 +308,39 @@ def test_a_pod_deleted_by_force_ends_nevertheless(mgmt: Lab) -> None:
 
     two_beats = "cat /work/beat; sleep 0.5; cat /work/beat"
     eventually("its heart stands still", lambda: len(set(prints(mgmt, "watcher", two_beats).split())) == 1)
+
+
+def test_force_hurries_a_pod_that_already_ends(mgmt: Lab) -> None:
+    """Its object is gone at once; its successor of the same name need not wait for the old grace either."""
+    deaf = pod("hurried", shell("main", f"trap '' TERM; {FOREVER}"), terminationGracePeriodSeconds=600)
+    mgmt.apply("mgmt", deaf)
+    ready(mgmt, "hurried")
+    mgmt.kubectl("mgmt", "delete", "pod", "hurried", "-n", SPACE, "--wait=false")
+    eventually("it ends", lambda: "deletionTimestamp" in read(mgmt, "hurried")["metadata"])
+
+    mgmt.kubectl("mgmt", "delete", "pod", "hurried", "-n", SPACE, "--force", "--grace-period=0")
+
+    eventually("nothing of it runs", lambda: not _runs_in_box(mgmt, "hurried"), within=15)
+
+
+def _runs_in_box(lab: Lab, name: str) -> bool:
+    return any(process.place == f"mgmt/{SPACE}/{name}" for process in Box(lab.directory).processes())
+
+
+def test_a_pod_that_no_node_takes_says_so(mgmt: Lab) -> None:
+    mgmt.apply("mgmt", pod("picky", shell("main", LOOP), nodeSelector={"disk": "gold"}))
+
+    def scheduled() -> Json:
+        conditions = read(mgmt, "picky")["status"].get("conditions", ())
+        return next((each for each in conditions if each["type"] == "PodScheduled"), {})
+
+    assert eventually("a condition", scheduled)["reason"] == "Unschedulable"
+    mgmt.kubectl("mgmt", "label", "node", "mgmt-a", "disk=gold")
+    try:
+        ready(mgmt, "picky")
+    finally:
+        mgmt.kubectl("mgmt", "label", "node", "mgmt-a", "disk-")
+    assert scheduled()["status"] == "True"
 
 
 def test_what_keeps_a_pod_waiting_is_told(mgmt: Lab) -> None:

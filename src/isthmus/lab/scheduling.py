@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import structlog
@@ -68,6 +69,7 @@ class Scheduler:
         metadata = pod["metadata"]
         node = choose_node(pod, nodes, self._pods.values())
         if node is None:
+            await self._tell(pod, len(nodes))
             return
         binding = {
             "apiVersion": "v1",
@@ -82,6 +84,26 @@ class Scheduler:
         if metadata["uid"] in self._pods:
             # The watch may be late: the next pod must see this one in its place.
             self._pods[metadata["uid"]] = {**pod, "spec": {**pod["spec"], "nodeName": node}}
+
+    async def _tell(self, pod: Manifest, nodes: int) -> None:
+        """Say on *pod* that no node takes it, once."""
+        if any(each["type"] == "PodScheduled" for each in (pod.get("status") or {}).get("conditions") or ()):
+            return
+        metadata = pod["metadata"]
+        condition = {
+            "type": "PodScheduled",
+            "status": "False",
+            "reason": "Unschedulable",
+            "message": f"none of {nodes} nodes is what the pod's node selector or affinity asks for",
+            "lastTransitionTime": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        }
+        patch = {"metadata": {"uid": metadata["uid"]}, "status": {"conditions": [condition]}}
+        try:
+            await self._kube.patch(
+                POD, metadata["namespace"], metadata["name"], patch, subresource="status", strategic=True
+            )
+        except (NotFound, Conflict):
+            return  # deleted meanwhile
 
 
 def waits(pod: Manifest) -> bool:

@@ -17,7 +17,7 @@ from isthmus.lab.kubelet.probes import Probe, Tally, probe_of
 from isthmus.lab.kubelet.probing import ProbeFailed, ask
 from isthmus.lab.kubelet.shared import PodState, now
 from isthmus.lab.kubelet.status import Record, Running, Terminated, Waiting, will_restart
-from isthmus.lab.kubelet.tasks import cancelled, whole
+from isthmus.lab.kubelet.tasks import whole
 from isthmus.lab.runtime import ContainerSpec, Process, StartFailed
 
 FIRST_WAIT = 0.5  # seconds before a container that ended is started again; doubles up to LONGEST_WAIT
@@ -105,11 +105,10 @@ class ContainerKeeper:
         except StartFailed as error:
             self._state.warn("Failed", f"Error: {error}")
             return self._note_end(Terminated(128, since, now(), str(error), "StartError"))
-        attendant = asyncio.create_task(self._attend(process))
-        try:
+        async with asyncio.TaskGroup() as tasks:
+            attendant = tasks.create_task(self._attend(process))
             code = await process.wait()
-        finally:
-            await cancelled(attendant)
+            attendant.cancel()
         return self._note_exit(process, code)
 
     async def _specified(self) -> ContainerSpec:

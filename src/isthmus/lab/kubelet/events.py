@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import structlog
 
 from isthmus.kube import KubeClient
-from isthmus.kube.errors import KubeError
+from isthmus.kube.errors import Forbidden, KubeError, NotFound
 from isthmus.kube.events import Manifest
 from isthmus.lab.kubelet.status import timestamp
 from isthmus.model.kinds import EVENT
@@ -57,6 +57,7 @@ class Events:
             event = await self._queue.get()
             try:
                 await self._kube.create(EVENT, event)
+            except (Forbidden, NotFound):
+                continue  # a namespace that ends takes no events
             except KubeError as error:
-                # A namespace that ends takes no events.
-                log.debug("event not written", error=str(error))
+                log.warning("event not written", error=str(error))

@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import structlog
 
@@ -40,6 +41,7 @@ from isthmus.lab.runtime import Process, Sandbox, StartFailed
 from isthmus.model.kinds import POD
 
 TELL_AGAIN_SECONDS = 1.0  # after a status could not be written
+FIRST_SECONDS = 0.1  # until the first report: volumes and network mostly take less
 SETTLE_SECONDS = 0.02  # changes that come together are told together
 FORCED_GRACE = 2.0  # seconds to end for a pod whose object is gone already
 
@@ -69,7 +71,7 @@ class PodKeeper:
         self._tokens = TokenStore(around.kube, pod)
         self._written: dict[str, dict[str, volumes.File]] = {}
         self._ended = False
-        self._vanished = False
+        self._vanished = asyncio.Event()
         self._ending = asyncio.Event()
         self._stale = asyncio.Event()
         self._told: Manifest = {}
@@ -104,11 +106,11 @@ class PodKeeper:
     @property
     def vanished(self) -> bool:
         """Whether the pod's object is gone."""
-        return self._vanished
+        return self._vanished.is_set()
 
     def vanish(self) -> None:
         """The pod's object is gone: nobody waits for a report."""
-        self._vanished = True
+        self._vanished.set()
         self._ending.set()
 
     def refresh(self) -> None:
@@ -146,19 +148,20 @@ class PodKeeper:
         life = asyncio.create_task(self._live())
         ending = asyncio.create_task(self._ending.wait())
         try:
-            done, _ = await asyncio.wait((life, ending), return_when=asyncio.FIRST_COMPLETED)
-            if life in done:
-                life.result()  # raises what it failed with
-                await ending
+            waiting: set[asyncio.Task[Any]] = {reporter, life, ending}
+            while ending in waiting:
+                done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    task.result()  # raises what it failed with
             await cancelled(life)
-            await self._stop_all()
+            await self._stop_in_time()
             await cancelled(reporter)
             await self._tear_down()
             await self._delete()
         finally:
             for task in (life, ending, reporter):
                 await cancelled(task)
-            await asyncio.gather(*(keeper.kill() for keeper in (*self._init, *self._main)))
+            await self._kill_all()
             await self._tear_down()
 
     async def _live(self) -> None:
@@ -191,13 +194,30 @@ class PodKeeper:
                 return False
         return True
 
+    async def _stop_in_time(self) -> None:
+        """End every container; soon, when the pod's object is gone before they have ended."""
+        stopping = asyncio.create_task(self._stop_all())
+        vanished = asyncio.create_task(self._vanished.wait())
+        try:
+            await asyncio.wait((stopping, vanished), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((stopping,), timeout=FORCED_GRACE if vanished.done() else None)
+            if stopping.done():
+                stopping.result()
+        finally:
+            await cancelled(stopping)
+            await cancelled(vanished)
+        await self._kill_all()
+
+    async def _kill_all(self) -> None:
+        await asyncio.gather(*(keeper.kill() for keeper in (*self._init, *self._main)))
+
     async def _stop_all(self) -> None:
         """End every container: first the main ones, then sidecars, the last one first.
 
         Hooks before the end run at once for all, so that a sidecar knows of what comes while it still serves.
         Source: kubelet, killContainersWithSyncResult and its termination ordering.
         """
-        grace = FORCED_GRACE if self._vanished else self._state.grace
+        grace = self._state.grace
         sidecars = [keeper for keeper in self._init if keeper.sidecar]
         others = [*self._main, *(keeper for keeper in self._init if not keeper.sidecar)]
         if any(keeper.process for keeper in (*sidecars, *others)):
@@ -310,13 +330,14 @@ class PodKeeper:
 
     async def _report(self) -> None:
         """Write the status whenever it is another, until cancelled."""
+        await asyncio.sleep(FIRST_SECONDS)
         while True:
             self._state.changed.clear()
             await asyncio.sleep(SETTLE_SECONDS)
             try:
                 await self._tell()
             except (NotFound, Conflict):
-                pass  # gone: the watch tells
+                pass  # gone, or another pod of that name: the watch tells
             except KubeError as error:
                 log.warning("status not written", pod="/".join(self.key), error=str(error))
                 await asyncio.sleep(TELL_AGAIN_SECONDS)
@@ -353,7 +374,7 @@ class PodKeeper:
 
     async def _delete(self) -> None:
         """Report how the containers ended, then let the object go."""
-        while not self._vanished:
+        while not self.vanished:
             try:
                 with suppress(NotFound, Conflict):
                     self._ended = True

@@ -107,7 +107,7 @@ def status_patch(status: Manifest) -> Manifest:
 
     Lists with keys are merged item by item, so that what is no longer there has to be said.
     """
-    addresses = {key: [*status[key], {"$patch": "replace"}] for key in ("podIPs", "hostIPs") if key in status}
+    addresses: Manifest = {key: [*status[key], {"$patch": "replace"}] for key in ("podIPs", "hostIPs") if key in status}
     conditions = [{"reason": None, "message": None, **each} for each in status["conditions"]]
     return {**status, **addresses, "conditions": conditions}
 
