@@ -20,7 +20,7 @@ METRICS_PORT = 9091
 RUN_AS_USER = 10101
 
 CLUSTER_NAME = r"[a-z0-9]([-a-z0-9.]{0,61}[a-z0-9])?"
-SERVER_ADDRESS = r"(\[[^\]/]+\]|[^:/\[\]]+):[0-9]+"
+SERVER_ADDRESS = r"(\[[0-9A-Fa-f:.]+\]|[-A-Za-z0-9._]+):[0-9]+"
 
 Free = dict[str, Any]
 """A part of a manifest that the user writes himself and that is merged over ours."""
