@@ -317,6 +317,7 @@ def test_force_hurries_a_pod_that_already_ends(mgmt: Lab) -> None:
     ready(mgmt, "hurried")
     mgmt.kubectl("mgmt", "delete", "pod", "hurried", "-n", SPACE, "--wait=false")
     eventually("it ends", lambda: "deletionTimestamp" in read(mgmt, "hurried")["metadata"])
+    assert _runs_in_box(mgmt, "hurried")
 
     mgmt.kubectl("mgmt", "delete", "pod", "hurried", "-n", SPACE, "--force", "--grace-period=0")
 
