@@ -32,6 +32,18 @@
   - list
   - watch
 - apiGroups:
+  - certificates.mesh.gloo.solo.io
+  resources:
+  - issuedcertificates
+  - podbouncedirectives
+  verbs:
+  - create
+  - delete
+  - get
+  - list
+  - patch
+  - watch
+- apiGroups:
   - discovery.k8s.io
   resources:
   - endpointslices

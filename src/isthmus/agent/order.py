@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from isthmus.istio import kinds
+from isthmus.model.kinds import ISSUED_CERTIFICATE, POD_BOUNCE_DIRECTIVE
 from isthmus.model.ref import Kind
 
 Manifest = dict[str, Any]
@@ -19,6 +20,7 @@ class Turn(NamedTuple):
 
 # Written from top to bottom, pruned from bottom to top, and pruned only after everything is written: hosts before what
 # says how to reach them, subsets and gateways before the routes that name them, allow before deny, new before old.
+# Certificates come last, and what restarts for them is known before they are.
 OUTPUT_ORDER = (
     Turn(kinds.WORKLOAD_ENTRY),
     Turn(kinds.SERVICE_ENTRY),
@@ -33,6 +35,8 @@ OUTPUT_ORDER = (
     Turn(kinds.PEER_AUTHENTICATION),
     Turn(kinds.AUTHORIZATION_POLICY, restricts=False),
     Turn(kinds.AUTHORIZATION_POLICY, restricts=True),
+    Turn(POD_BOUNCE_DIRECTIVE),
+    Turn(ISSUED_CERTIFICATE),
 )
 _TURNS = {turn: number for number, turn in enumerate(OUTPUT_ORDER)}
 

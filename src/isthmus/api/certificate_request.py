@@ -7,9 +7,8 @@ from typing import ClassVar
 
 from isthmus.api.base import ApiStruct, Resource
 from isthmus.api.scalars import Int64
+from isthmus.model import kinds
 from isthmus.model.ref import Kind
-
-GROUP = "certificates.mesh.gloo.solo.io"
 
 
 class CertificateRequestSpec(ApiStruct, frozen=True):
@@ -47,7 +46,7 @@ class CertificateRequestStatus(ApiStruct, frozen=True):
 class CertificateRequest(Resource, frozen=True):
     """A signing request of an agent; of the same name as its IssuedCertificate, answered in its status."""
 
-    KIND: ClassVar[Kind] = Kind(GROUP, "v1", "CertificateRequest", "certificaterequests")
+    KIND: ClassVar[Kind] = kinds.CERTIFICATE_REQUEST
     COLUMNS: ClassVar[tuple[tuple[str, str, str], ...]] = (
         ("State", "string", ".status.state"),
         ("Error", "string", ".status.error"),

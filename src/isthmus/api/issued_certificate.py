@@ -7,10 +7,9 @@ from typing import ClassVar
 
 from isthmus.api.base import ApiStruct, OneofStruct, Resource
 from isthmus.api.common import CertificateRotationState, CommonCertOptions, ObjectRef, VaultCA
-from isthmus.api.scalars import Int64
+from isthmus.api.scalars import Int64, UInt32
+from isthmus.model import kinds
 from isthmus.model.ref import Kind
-
-GROUP = "certificates.mesh.gloo.solo.io"
 
 
 class GlooMeshCa(ApiStruct, frozen=True):
@@ -50,6 +49,8 @@ class IssuedCertificateSpec(OneofStruct, frozen=True):
     """The agent has it signed elsewhere."""
     rotation_state: CertificateRotationState = CertificateRotationState.NOT_ROTATING
     """The step of the root rotation that the certificate belongs to."""
+    trust: str = ""
+    """Fingerprint of what signs and of what is trusted; another one calls for another certificate."""
 
 
 class IssuedCertificateState(Enum):
@@ -60,6 +61,15 @@ class IssuedCertificateState(Enum):
     ISSUED = "ISSUED"
     FINISHED = "FINISHED"
     FAILED = "FAILED"
+
+
+class OutdatedPods(ApiStruct, frozen=True):
+    """Pods that started before the certificate was written, and so may present an older one."""
+
+    count: UInt32 = 0
+    """How many there are."""
+    names: tuple[str, ...] = ()
+    """Some of them, as ``<namespace>/<name>``, sorted."""
 
 
 class IssuedCertificateStatus(OneofStruct, frozen=True):
@@ -79,12 +89,18 @@ class IssuedCertificateStatus(OneofStruct, frozen=True):
     """The authority that signed, when it was not."""
     observed_rotation_state: CertificateRotationState = CertificateRotationState.NOT_ROTATING
     """The step of the root rotation that this status speaks of."""
+    observed_trust: str = ""
+    """The spec's trust that this status speaks of."""
+    not_after: str = ""
+    """When the certificate in its Secret expires, RFC 3339; empty when there is none."""
+    outdated_pods: OutdatedPods | None = None
+    """Pods that are still to restart."""
 
 
 class IssuedCertificate(Resource, frozen=True):
     """The intermediate certificate that a mesh is to have; written by the management plane, acted on by the agent."""
 
-    KIND: ClassVar[Kind] = Kind(GROUP, "v1", "IssuedCertificate", "issuedcertificates")
+    KIND: ClassVar[Kind] = kinds.ISSUED_CERTIFICATE
     COLUMNS: ClassVar[tuple[tuple[str, str, str], ...]] = (
         ("State", "string", ".status.state"),
         ("Secret", "string", ".spec.issuedCertificateSecret.name"),

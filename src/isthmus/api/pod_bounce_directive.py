@@ -7,9 +7,8 @@ from typing import ClassVar
 from isthmus.api.base import ApiStruct, Resource
 from isthmus.api.common import ObjectRef
 from isthmus.api.scalars import UInt32
+from isthmus.model import kinds
 from isthmus.model.ref import Kind
-
-GROUP = "certificates.mesh.gloo.solo.io"
 
 
 class RootCertSync(ApiStruct, frozen=True):
@@ -62,7 +61,7 @@ class PodBounceDirectiveStatus(ApiStruct, frozen=True):
 class PodBounceDirective(Resource, frozen=True):
     """Which pods restart when a certificate changed; of the same name as its IssuedCertificate."""
 
-    KIND: ClassVar[Kind] = Kind(GROUP, "v1", "PodBounceDirective", "podbouncedirectives")
+    KIND: ClassVar[Kind] = kinds.POD_BOUNCE_DIRECTIVE
     COLUMNS: ClassVar[tuple[tuple[str, str, str], ...]] = (("Age", "date", ".metadata.creationTimestamp"),)
     EXAMPLE: ClassVar[str] = """\
 apiVersion: certificates.mesh.gloo.solo.io/v1

@@ -21,7 +21,7 @@ from isthmus.api.kinds import CERTIFICATES, DISCOVERED, POLICIES, REGISTRATION
 from isthmus.api.kubernetes_cluster import KubernetesCluster
 from isthmus.api.virtual_mesh import VirtualMesh
 from isthmus.install import VERSION
-from isthmus.istio.kinds import OUTPUT_KINDS
+from isthmus.istio.kinds import ISTIO_KINDS, OUTPUT_KINDS
 from isthmus.model import kinds
 from isthmus.model.ref import Kind
 from isthmus.pki import PemInvalid, certificate_facts, check_chain
@@ -418,13 +418,14 @@ def _istio(report: Report, seen: Observed, name: str) -> None:
     if not report.say("Istio", "" if planes else "no istiod was found", no_istio, good=versions):
         return
     served = {kind.group + kind.kind for kind in seen.served}
-    missing = [kind.kind for kind in OUTPUT_KINDS if kind not in seen.served and kind.group + kind.kind in served]
-    absent = [kind.kind for kind in OUTPUT_KINDS if kind.group + kind.kind not in served]
+    written = [kind for kind in OUTPUT_KINDS if kind in ISTIO_KINDS]
+    missing = [kind.kind for kind in written if kind not in seen.served and kind.group + kind.kind in served]
+    absent = [kind.kind for kind in written if kind.group + kind.kind not in served]
     report.say(
         "Istio's definitions",
         f"not served: {', '.join(absent)}" if absent else f"no v1beta1 of {', '.join(missing)}" if missing else "",
         "install Istio's custom resource definitions, 1.9 or newer",
-        good=", ".join(kind.kind for kind in OUTPUT_KINDS),
+        good=", ".join(kind.kind for kind in written),
     )
     for plane in planes:
         _mesh_config(report, seen, name, plane)

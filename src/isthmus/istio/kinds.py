@@ -5,6 +5,7 @@ Source: https://istio.io/latest/docs/reference/config/
 
 from __future__ import annotations
 
+from isthmus.model.kinds import ISSUED_CERTIFICATE, POD_BOUNCE_DIRECTIVE
 from isthmus.model.ref import Kind
 
 NETWORKING_GROUP = "networking.istio.io"
@@ -46,5 +47,5 @@ ISTIO_KINDS = (
     WASM_PLUGIN,
 )
 
-OUTPUT_KINDS = (SERVICE_ENTRY, DESTINATION_RULE, GATEWAY)
+OUTPUT_KINDS = (SERVICE_ENTRY, DESTINATION_RULE, GATEWAY, POD_BOUNCE_DIRECTIVE, ISSUED_CERTIFICATE)
 """What translation writes; apply, prune and the agent's rights read this table."""

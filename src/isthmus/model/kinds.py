@@ -1,8 +1,16 @@
-"""The Kubernetes kinds that Isthmus touches, apart from its own (isthmus.api) and Istio's (isthmus.istio)."""
+"""The Kubernetes kinds that Isthmus touches, apart from Istio's (isthmus.istio) and most of its own (isthmus.api).
+
+Those of certificates are here, since they are written on managed clusters next to Istio's.
+"""
 
 from __future__ import annotations
 
 from isthmus.model.ref import Kind
+
+CERTIFICATES_GROUP = "certificates.mesh.gloo.solo.io"
+ISSUED_CERTIFICATE = Kind(CERTIFICATES_GROUP, "v1", "IssuedCertificate", "issuedcertificates")
+CERTIFICATE_REQUEST = Kind(CERTIFICATES_GROUP, "v1", "CertificateRequest", "certificaterequests")
+POD_BOUNCE_DIRECTIVE = Kind(CERTIFICATES_GROUP, "v1", "PodBounceDirective", "podbouncedirectives")
 
 NAMESPACE = Kind("", "v1", "Namespace", "namespaces", namespaced=False)
 NODE = Kind("", "v1", "Node", "nodes", namespaced=False)

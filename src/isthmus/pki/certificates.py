@@ -36,7 +36,7 @@ class Authority:
     @property
     def root(self) -> bytes:
         """The last certificate of `chain`."""
-        return _pem(load_certificates(self.chain)[-1])
+        return to_pem(load_certificates(self.chain)[-1])
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def make_root(
     certificate = _builder(name, name, private.public_key(), serial, now, life)
     certificate = _as_authority(certificate, path_length=None)
     certificate = certificate.add_extension(_key_id(private.public_key()), critical=False)
-    return Authority(_pem(certificate.sign(private, hash_for(private))), key)
+    return Authority(to_pem(certificate.sign(private, hash_for(private))), key)
 
 
 def make_signing_authority(
@@ -84,7 +84,7 @@ def make_signing_authority(
     certificate = _issued(issuer, _name(common_name), load_key(key).public_key(), serial, now, life)
     certificate = _as_authority(certificate, path_length=0)
     certificate = certificate.add_extension(_usages(), critical=False)
-    return Authority(_sign(certificate, issuer), key, issuer.chain)
+    return Authority(sign(certificate, issuer), key, issuer.chain)
 
 
 def make_leaf(
@@ -132,7 +132,7 @@ def check_chain(chain: bytes, trust: bytes, now: datetime) -> Problem | None:
             return Problem("tls.crt", "Expired", f"{_called(facts)} expired on {facts.not_after:%Y-%m-%d %H:%M} UTC")
         if current in roots:
             return None
-        issuer = next((i for i in issuers if i != current and _issued_by(current, i)), None)
+        issuer = next((i for i in issuers if i != current and is_issued_by(current, i)), None)
         if issuer is None:
             return Problem(
                 "tls.crt",
@@ -171,7 +171,8 @@ def _called(facts: CertificateFacts) -> str:
     return f"the certificate of {facts.common_name or ', '.join(facts.dns_names) or 'nobody'}"
 
 
-def _issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
+def is_issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
+    """Whether *issuer* has signed *certificate*."""
     try:
         certificate.verify_directly_issued_by(issuer)
     except (ValueError, TypeError, InvalidSignature):
@@ -195,7 +196,7 @@ def _leaf(
     certificate = certificate.add_extension(
         x509.SubjectAlternativeName([x509.DNSName(name) for name in dns_names]), critical=False
     )
-    return _sign(certificate, issuer)
+    return sign(certificate, issuer)
 
 
 def _issued(
@@ -204,12 +205,16 @@ def _issued(
     """A certificate of *name* below *issuer*, which it never outlives."""
     above = load_certificates(issuer.certificate)[0]
     builder = _builder(name, above.subject, public, serial, now, min(life, above.not_valid_after_utc - now))
+    return builder.add_extension(_key_id(public), critical=False).add_extension(key_id_of(above), critical=False)
+
+
+def key_id_of(issuer: x509.Certificate) -> x509.AuthorityKeyIdentifier:
+    """How what *issuer* signs names its key."""
     try:
-        identifier = above.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
-        issuer_id = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier)
+        identifier = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
     except x509.ExtensionNotFound:
-        issuer_id = x509.AuthorityKeyIdentifier.from_issuer_public_key(load_key(issuer.key).public_key())
-    return builder.add_extension(_key_id(public), critical=False).add_extension(issuer_id, critical=False)
+        return x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.public_key())  # type: ignore[arg-type]
+    return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier)
 
 
 def _builder(
@@ -224,6 +229,29 @@ def _builder(
         .not_valid_before(now - CLOCK_SKEW)
         .not_valid_after(now + life)
     )
+
+
+def authority_builder(
+    name: x509.Name,
+    issuer: x509.Name,
+    public: PublicKey,
+    serial: int,
+    begin: datetime,
+    end: datetime,
+    *,
+    path_length: int | None,
+) -> x509.CertificateBuilder:
+    """An authority's certificate, valid from *begin* to *end*, that is still to be signed."""
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(issuer)
+        .public_key(public)
+        .serial_number(serial)
+        .not_valid_before(begin)
+        .not_valid_after(end)
+    )
+    return _as_authority(builder, path_length).add_extension(_key_id(public), critical=False)
 
 
 def _as_authority(builder: x509.CertificateBuilder, path_length: int | None) -> x509.CertificateBuilder:
@@ -260,12 +288,14 @@ def _name(common_name: str, organization: str = "") -> x509.Name:
     return x509.Name(attributes)
 
 
-def _sign(builder: x509.CertificateBuilder, issuer: Authority) -> bytes:
+def sign(builder: x509.CertificateBuilder, issuer: Authority) -> bytes:
+    """What *builder* describes, signed by *issuer*."""
     private = load_key(issuer.key)
-    return _pem(builder.sign(private, hash_for(private)))
+    return to_pem(builder.sign(private, hash_for(private)))
 
 
-def _pem(certificate: x509.Certificate) -> bytes:
+def to_pem(certificate: x509.Certificate) -> bytes:
+    """*certificate* as PEM."""
     return certificate.public_bytes(serialization.Encoding.PEM)
 
 
