@@ -23,13 +23,21 @@ log = structlog.get_logger("isthmus.apply")
 class Applier:
     """Keeps the cluster at the desired state; the relay's subscriber in the agent.
 
-    *report* is told of every object that cannot be written, and of None when it can again.
+    *report* is told of every object that cannot be written, and of None when it can again; *received* is called after
+    *outputs* has taken something from the server.
     """
 
-    def __init__(self, kube: KubeClient, outputs: Outputs, report: Callable[[ObjectKey, str | None], None]) -> None:
+    def __init__(
+        self,
+        kube: KubeClient,
+        outputs: Outputs,
+        report: Callable[[ObjectKey, str | None], None],
+        received: Callable[[], None] = lambda: None,
+    ) -> None:
         self._kube = kube
         self._outputs = outputs
         self._report = report
+        self._received = received
         self._crew: Crew[ObjectKey] = Crew(self._act, WRITERS)
         self._repaired: dict[ObjectKey, float] = {}
         self.problems: dict[ObjectKey, str] = {}
@@ -44,6 +52,7 @@ class Applier:
         """Take one generation; it is written from now on, without keeping the server waiting."""
         log.debug("desired state received", changes=len(delta.changes), complete=delta.complete)
         self._crew.add(self._outputs.receive(delta.changes, complete=delta.complete))
+        self._received()
 
     @property
     def pending(self) -> int:

@@ -11,6 +11,8 @@
 | no      | unknown, or somebody's     | nothing                                            |
 
 "Ours" is what carries the labels of `ownership`; "unknown" lasts until the watch of that kind has delivered everything.
+
+Answers to CertificateRequests come with the desired objects. They are no objects to write, and kept for `certify`.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ import orjson
 from isthmus.agent.order import prune_rank, restricts, write_rank
 from isthmus.agent.ownership import is_owned, ownership_labels, with_labels
 from isthmus.istio.kinds import OUTPUT_KINDS
+from isthmus.model.kinds import CERTIFICATE_REQUEST
 from isthmus.model.ref import Kind, ObjectKey
 from isthmus.program.content import content_digest, newer
 
@@ -32,6 +35,7 @@ Batch = list[tuple[ObjectKey, int]]
 """Keys to look at again, with their ranks."""
 
 KINDS = {(kind.api_version, kind.kind): kind for kind in OUTPUT_KINDS}
+ANSWER = (CERTIFICATE_REQUEST.api_version, CERTIFICATE_REQUEST.kind)
 NOBODYS_RANK = 0
 
 
@@ -92,6 +96,7 @@ class Outputs:
     def __init__(self, cluster: str, namespace: str) -> None:
         self._labels = ownership_labels(cluster, namespace)
         self._desired: dict[ObjectKey, Desired] = {}
+        self._answers: dict[str, bytes] = {}
         self._unreadable: dict[str, bytes] = {}
         self._complete = False
         self._views = {kind: View() for kind in OUTPUT_KINDS}
@@ -109,7 +114,17 @@ class Outputs:
 
     def records(self) -> dict[str, bytes]:
         """Every record that the server sent, by its key."""
-        return self._unreadable | {desired.record: desired.payload for desired in self._desired.values()}
+        return (
+            self._unreadable | self._answers | {desired.record: desired.payload for desired in self._desired.values()}
+        )
+
+    def answers(self) -> tuple[bytes, ...]:
+        """The answers to this cluster's CertificateRequests, in the order of their records."""
+        return tuple(payload for _, payload in sorted(self._answers.items()))
+
+    def desired(self, kind: Kind) -> frozenset[ObjectKey]:
+        """The objects of *kind* that are desired."""
+        return frozenset(key for key, desired in self._desired.items() if desired.kind == kind)
 
     def __len__(self) -> int:
         """How many objects are desired."""
@@ -135,6 +150,11 @@ class Outputs:
             except ValueError:
                 if payload is not None:
                     self._unreadable[record] = payload
+                continue
+            if (key.api_version, key.kind) == ANSWER:
+                self._answers.pop(record, None)
+                if payload is not None:
+                    self._answers[record] = payload
                 continue
             touched[key] = None
             if payload is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import msgspec
@@ -30,14 +31,16 @@ class Counts:
 class Reporter:
     """Publishes what discovery finds, and what could not be written.
 
-    Nothing is published before every kind was read, and it counts as complete only while discovery says so.
+    Nothing is published before every kind was read, and it counts as complete only while discovery says so, and
+    *others*, who publish beside it; call `look` when their answer has changed.
     """
 
-    def __init__(self, kube: KubeClient, discovery: Discovery) -> None:
+    def __init__(self, kube: KubeClient, discovery: Discovery, others: Callable[[], bool] = lambda: True) -> None:
         self.publication = Publication()
         self.counts = Counts()
         self._kube = kube
         self._discovery = discovery
+        self._others = others
         self._unread: dict[Kind, str] = dict.fromkeys(INPUT_KINDS, "")
         self._wake = asyncio.Event()
         self._findings: tuple[Finding, ...] = ()
@@ -54,6 +57,10 @@ class Reporter:
         """Publish that *key* cannot be written and why, or with None that it can."""
         payload = None if problem is None else msgspec.json.encode(WriteReport(problem))
         self.publication.publish({report_key(key): payload}, complete=self.publication.complete)
+
+    def look(self) -> None:
+        """See again whether the report is complete."""
+        self._wake.set()
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -90,7 +97,7 @@ class Reporter:
             changes = self._discovery.run()
             self.counts.runs += 1
             records = {str(key): None if found is None else encode(found) for key, found in changes.items()}
-            complete = self._discovery.complete
+            complete = self._discovery.complete and self._others()
             if records or complete != self.publication.complete:
                 self.counts.published += len(records)
                 self.publication.publish(records, complete=complete)

@@ -11,9 +11,12 @@ import msgspec
 import structlog
 
 from isthmus.agent.apply import Applier
+from isthmus.agent.certificates import Certificates, NoRestarts
+from isthmus.agent.certify import Certifier
 from isthmus.agent.credentials import SecretNames, SecretStore
 from isthmus.agent.metrics import AgentMetrics
 from isthmus.agent.outputs import Outputs
+from isthmus.agent.ownership import selector
 from isthmus.agent.report import Reporter
 from isthmus.discovery import Discovery
 from isthmus.kube import KubeClient
@@ -62,9 +65,18 @@ class LinkLog:
 
 async def run_agent(kube: KubeClient, options: Options) -> None:
     """Run the agent of the cluster that *kube* speaks to, until cancelled. Raises `BadOption`."""
-    reporter = Reporter(kube, Discovery(options.cluster, options.namespace))
     outputs = Outputs(options.cluster, options.namespace)
-    applier = Applier(kube, outputs, reporter.write_report)
+    reporter = Reporter(kube, Discovery(options.cluster, options.namespace), lambda: certifier.known)
+    certifier = Certifier(
+        kube,
+        Certificates(options.cluster, options.namespace, NoRestarts()),
+        outputs,
+        reporter.publication,
+        labels=selector(options.cluster, options.namespace),
+        namespace=options.namespace,
+        ready=reporter.look,
+    )
+    applier = Applier(kube, outputs, reporter.write_report, certifier.received)
     try:
         relay = RelayClient(
             cluster=options.cluster,
@@ -98,6 +110,7 @@ async def run_agent(kube: KubeClient, options: Options) -> None:
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(reporter.run(), name="report")
         tasks.create_task(applier.run(), name="apply")
+        tasks.create_task(certifier.run(), name="certify")
         tasks.create_task(relay.run(), name="relay")
         if options.metrics_port:
             tasks.create_task(serve_probes(), name="probes")

@@ -36,10 +36,14 @@ def new_key() -> bytes:
     )
 
 
-def load_key(pem: bytes) -> SigningKey:
-    """The private key in *pem*; ECDSA, RSA and Ed25519 keys that users bring are taken. Raises `PemInvalid`."""
+def load_key(pem: bytes, *, known: bool = False) -> SigningKey:
+    """The private key in *pem*; ECDSA, RSA and Ed25519 keys that users bring are taken. Raises `PemInvalid`.
+
+    The numbers of an RSA key are tested, which takes most of a second for 4096 bits, unless it is *known*: one that we
+    made, or have tested before.
+    """
     try:
-        key = serialization.load_pem_private_key(pem, password=None)
+        key = serialization.load_pem_private_key(pem, password=None, unsafe_skip_rsa_key_validation=known)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise PemInvalid(f"not an unencrypted PEM private key: {error}") from error
     if not isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey):

@@ -1,0 +1,234 @@
+"""Doing what `certificates` decides: watches in, keys, requests and `cacerts` out, and reports of it to the server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+
+import msgspec
+import structlog
+
+from isthmus.agent.certificates import (
+    TARGET,
+    Action,
+    Ask,
+    Certificates,
+    Delete,
+    Install,
+    MakeKey,
+    Manifest,
+    Slot,
+    Tell,
+    WriteAnswer,
+)
+from isthmus.agent.outputs import Outputs
+from isthmus.api.certificate_request import CertificateRequest
+from isthmus.api.issued_certificate import IssuedCertificate
+from isthmus.kube import AlreadyExists, Changed, Conflict, KubeClient, KubeError, Removed, Replaced, WatchEvent
+from isthmus.model.kinds import SECRET
+from isthmus.model.ref import ObjectKey
+from isthmus.pki import PemInvalid, new_rsa_key
+from isthmus.program.crew import Crew
+from isthmus.program.records import encode
+from isthmus.program.watching import follow
+from isthmus.relay import Publication
+
+WORKERS = 2  # a cluster has one mesh, seldom a few; keys of several are made side by side
+LONGEST_SLEEP = 3600.0  # seconds; a clock that is put right is noticed by then
+
+log = structlog.get_logger("isthmus.certificates")
+
+_DECODER = msgspec.json.Decoder(CertificateRequest)
+
+
+def utc_now() -> datetime:
+    """The time."""
+    return datetime.now(UTC)
+
+
+class Certifier:
+    """Brings certificates to this cluster's meshes.
+
+    *outputs* holds what the server wants and has answered; call `received` when that changed, and `look` when pods have
+    restarted. Keys are made off the event loop.
+    """
+
+    def __init__(
+        self,
+        kube: KubeClient,
+        certificates: Certificates,
+        outputs: Outputs,
+        publication: Publication,
+        *,
+        labels: str,
+        namespace: str,
+        ready: Callable[[], None] = lambda: None,
+        clock: Callable[[], datetime] = utc_now,
+    ) -> None:
+        self._kube = kube
+        self._certificates = certificates
+        self._outputs = outputs
+        self._publication = publication
+        self._labels = labels
+        self._namespace = namespace
+        self._ready = ready
+        self._clock = clock
+        self._crew: Crew[str] = Crew(self._act, WORKERS)
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._reported: set[str] = set()
+        self.waiting: dict[str, str] = {}
+
+    @property
+    def known(self) -> bool:
+        """Whether everything was read that is reported; False holds up the report's completeness."""
+        return not self._certificates.waiting_for()
+
+    def received(self) -> None:
+        """Take what the server has sent."""
+        answers = []
+        for payload in self._outputs.answers():
+            try:
+                answers.append(_DECODER.decode(payload))
+            except (msgspec.MsgspecError, ValueError) as error:
+                log.warning("an answer cannot be read", error=str(error))
+        kind = IssuedCertificate.KIND
+        wanted = {(key.namespace, key.name) for key in self._outputs.desired(kind)}
+        self._look(self._certificates.received(answers, wanted, complete=self._outputs.complete))
+
+    def look(self) -> None:
+        """Look at everything again."""
+        self._look(self._certificates.names())
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for slot in Slot:
+                    tasks.create_task(self._watch(slot), name=f"watch {slot.value}")
+                tasks.create_task(self._crew.run(), name="certify")
+        finally:
+            for timer in self._timers.values():
+                timer.cancel()
+
+    def _look(self, names: Iterable[str]) -> None:
+        self._crew.add((name, 0) for name in sorted({*names, *self._reported}))
+
+    async def _watch(self, slot: Slot) -> None:
+        def take(event: WatchEvent) -> None:
+            match event:
+                case Replaced(items):
+                    self._look(self._certificates.replaced(slot, items))
+                    self._ready()
+                case Changed(item):
+                    self._look(self._certificates.changed(slot, item))
+                case Removed(item):
+                    self._look(self._certificates.removed(slot, item))
+
+        def refused(error: KubeError) -> None:
+            self._look(self._certificates.refused(slot, str(error)))
+            self._ready()
+
+        # Rights to list and watch objects of one name in all namespaces ask for this selector.
+        # Source: https://kubernetes.io/docs/reference/access-authn-authz/rbac/#referring-to-resources
+        fields = f"metadata.name={TARGET}" if slot is Slot.TARGETS else ""
+        namespace = "" if slot is Slot.TARGETS else self._namespace
+        labels = self._labels if slot is Slot.KEYS else ""
+        await follow(self._kube, slot.kind, take, namespace=namespace, labels=labels, fields=fields, refused=refused)
+
+    async def _act(self, name: str) -> bool:
+        while True:
+            decision = self._certificates.decide(name, self._clock())
+            self.waiting[name] = decision.waiting
+            if decision.action is None:
+                break
+            try:
+                await self._do(decision.action)
+            except Conflict:
+                return False  # somebody else wrote; the watch tells what
+            except (KubeError, PemInvalid) as error:
+                await self._fail(name, decision.action, str(error))
+                return False
+            self._report(name)
+        self._report(name)
+        self._wake(name, decision.wake)
+        return True
+
+    async def _do(self, action: Action) -> None:
+        match action:
+            case MakeKey():
+                pem = await asyncio.to_thread(new_rsa_key, action.bits)
+                manifest = self._certificates.key_manifest(action, pem, self._clock())
+                self._take(Slot.KEYS, await self._write(Slot.KEYS, manifest))
+                log.info("key made", certificate=action.name, bits=action.bits)
+            case Ask():
+                manifest = await asyncio.to_thread(self._certificates.request_manifest, action)
+                self._take(Slot.REQUESTS, await self._write(Slot.REQUESTS, manifest))
+                log.info("certificate requested", certificate=action.name)
+            case WriteAnswer():
+                manifest = self._certificates.status_manifest(action)
+                self._take(Slot.REQUESTS, await self._kube.apply_status(Slot.REQUESTS.kind, manifest))
+            case Install():
+                place = action.manifest["metadata"]
+                answer = await self._kube.apply(SECRET, action.manifest, force=action.replaces is not None)
+                self._take(Slot.TARGETS, answer)
+                log.info("certificate written", secret=f"{place['namespace']}/{place['name']}")
+            case Tell():
+                manifest = self._certificates.status_manifest(action)
+                self._take(Slot.CERTIFICATES, await self._kube.apply_status(IssuedCertificate.KIND, manifest))
+                told = action.status
+                log.info("certificate", certificate=action.name, state=told.state.value, error=told.error or None)
+            case Delete(slot, namespace, name, version):
+                await self._kube.delete(
+                    slot.kind, namespace, name, uid=version.uid, resource_version=version.resource_version
+                )
+                self._certificates.gone(slot, namespace, name)
+                log.info("deleted", kind=slot.kind.kind, namespace=namespace, name=name)
+
+    async def _write(self, slot: Slot, manifest: Manifest) -> Manifest:
+        """Create what is new, so that nothing of somebody else is joined; replace what is ours."""
+        if "resourceVersion" in manifest["metadata"]:
+            return await self._kube.apply(slot.kind, manifest, force=True)
+        try:
+            return await self._kube.create(slot.kind, manifest)
+        except AlreadyExists as error:
+            metadata = manifest["metadata"]
+            found = await self._kube.get(slot.kind, metadata["namespace"], metadata["name"])
+            if self._certificates.is_ours(slot, found):
+                return found  # another agent was faster: one that is being replaced by this one
+            raise KubeError(f"{error}, and was made by somebody else; delete it if it is not needed") from error
+
+    def _take(self, slot: Slot, answer: Manifest) -> None:
+        self._certificates.changed(slot, answer)
+
+    async def _fail(self, name: str, action: Action, error: str) -> None:
+        log.warning("certificate cannot be brought on", certificate=name, step=type(action).__name__, error=error)
+        tell = self._certificates.failed(name, error)
+        if tell is None or isinstance(action, Tell):
+            return
+        try:
+            await self._do(tell)
+        except KubeError as trouble:
+            log.warning("status cannot be written", certificate=name, error=str(trouble))
+
+    def _report(self, name: str) -> None:
+        changes: dict[str, bytes | None] = {}
+        for kind, found in zip(
+            (CertificateRequest.KIND, IssuedCertificate.KIND), self._certificates.reports(name), strict=True
+        ):
+            key = ObjectKey(kind.api_version, kind.kind, self._namespace, name)
+            changes[str(key)] = encode(found) if found is not None else None
+        if any(changes.values()):
+            self._reported.add(name)
+        else:
+            self._reported.discard(name)
+            self.waiting.pop(name, None)
+        self._publication.publish(changes, complete=self._publication.complete)
+
+    def _wake(self, name: str, at: datetime | None) -> None:
+        if (timer := self._timers.pop(name, None)) is not None:
+            timer.cancel()
+        if at is not None:
+            seconds = min(max(1.0, (at - self._clock()).total_seconds()), LONGEST_SLEEP)
+            loop = asyncio.get_running_loop()
+            self._timers[name] = loop.call_later(seconds, self._crew.add, [(name, 0)])

@@ -1,0 +1,60 @@
+"""What the holder of a key reads of the certificate that it was issued."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+
+from isthmus.pki.certificates import load_certificates
+from isthmus.pki.keys import PemInvalid, fingerprint_of, load_key
+
+
+@dataclass(frozen=True)
+class IssuedAuthority:
+    """An intermediate's certificate. *hosts* are its URI names; *fingerprint* tells whose key it is for."""
+
+    hosts: tuple[str, ...]
+    fingerprint: str
+    is_ca: bool
+    not_before: datetime
+    not_after: datetime
+
+
+def read_issued(pem: bytes) -> IssuedAuthority:
+    """The first certificate in *pem*. Raises `PemInvalid`."""
+    certificate = load_certificates(pem)[0]
+    public = certificate.public_key()
+    if not isinstance(public, ec.EllipticCurvePublicKey | rsa.RSAPublicKey | ed25519.Ed25519PublicKey):
+        raise PemInvalid(f"a certificate for a {type(public).__name__}, which is no key of ours")
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        hosts = tuple(names.get_values_for_type(x509.UniformResourceIdentifier))
+    except x509.ExtensionNotFound:
+        hosts = ()
+    except ValueError as error:
+        raise PemInvalid(f"the certificate's extensions cannot be read: {error}") from error
+    try:
+        is_ca = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    except x509.ExtensionNotFound:
+        is_ca = False
+    return IssuedAuthority(
+        hosts, fingerprint_of(public), is_ca, certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    )
+
+
+def own_key_fingerprint(pem: bytes) -> str:
+    """As `key_fingerprint`, of a key that we made. Raises `PemInvalid`."""
+    return fingerprint_of(load_key(pem, known=True).public_key())
+
+
+def valid_from(pem: bytes) -> datetime:
+    """When the last of the certificates in *pem* begins to be valid. Raises `PemInvalid`."""
+    return max(certificate.not_valid_before_utc for certificate in load_certificates(pem))
+
+
+def same_certificate(pem: bytes, other: bytes) -> bool:
+    """Whether two PEM texts begin with the same certificate. Raises `PemInvalid`."""
+    return load_certificates(pem)[0] == load_certificates(other)[0]
