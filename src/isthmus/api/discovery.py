@@ -65,6 +65,8 @@ class IstioMesh(ApiStruct, frozen=True):
     """Where istiod runs."""
     trust_domain: str = ""
     """SPIFFE trust domain of the mesh config; empty means ``cluster.local``."""
+    trust_domain_aliases: tuple[str, ...] = ()
+    """Trust domains whose identities pass for those of this one (``trustDomainAliases`` of the mesh config)."""
     istiod_service_account: str = ""
     """Service account of the istiod deployment."""
     ingress_gateways: tuple[IngressGatewayInfo, ...] = ()

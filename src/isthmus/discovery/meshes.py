@@ -45,6 +45,7 @@ class MeshConfig(msgspec.Struct, frozen=True, gc=False):
     """What we read of a mesh config."""
 
     trust_domain: str = ""
+    aliases: tuple[str, ...] = ()
     dns_capture: bool = False
 
 
@@ -189,7 +190,11 @@ def parse_mesh_config(text: str) -> MeshConfig | Problem:
     except msgspec.ValidationError as error:
         return Problem("data.mesh", "MeshConfigUnreadable", f"not a mesh config: {error}")
     metadata = (raw.defaultConfig and raw.defaultConfig.proxyMetadata) or {}
-    return MeshConfig(trust_domain=raw.trustDomain or "", dns_capture=metadata.get("ISTIO_META_DNS_CAPTURE") == "true")
+    return MeshConfig(
+        trust_domain=raw.trustDomain or "",
+        aliases=raw.trustDomainAliases or (),
+        dns_capture=metadata.get("ISTIO_META_DNS_CAPTURE") == "true",
+    )
 
 
 def injector(config_map: inputs.ConfigMapView) -> Injector | None:
@@ -249,6 +254,7 @@ def find_mesh(site: Site, plane: ControlPlane, name: str, config: MeshConfigFact
                         region=region,
                     ),
                     trust_domain=config.config.trust_domain,
+                    trust_domain_aliases=config.config.aliases,
                     istiod_service_account=plane.service_account,
                     smart_dns_proxying_enabled=config.config.dns_capture,
                 ),
@@ -284,6 +290,7 @@ class _RawProxyConfig(msgspec.Struct):
 
 class _RawMeshConfig(msgspec.Struct):
     trustDomain: str | None = None
+    trustDomainAliases: tuple[str, ...] | None = None
     defaultConfig: _RawProxyConfig | None = None
 
 

@@ -11,19 +11,33 @@ from types import MappingProxyType
 
 import msgspec
 
+from isthmus.api.certificate_request import CertificateRequest
+from isthmus.api.discovery import Mesh
+from isthmus.api.issued_certificate import IssuedCertificate, IssuedCertificateStatus
 from isthmus.api.kubernetes_cluster import ClusterCondition, ClusterState, KubernetesClusterStatus
 from isthmus.model.ref import ObjectKey
 from isthmus.program.records import REPORT, BadRecord, encode, read_report
-from isthmus.server.records import Discovered, read_discovered, read_key
+from isthmus.server.records import (
+    Discovered,
+    is_certificate,
+    read_certificate,
+    read_discovered,
+    read_key,
+    with_certificate,
+)
 
 STATUS_OWNER = "enterprise-networking"
 
 
 class Change(msgspec.Struct):
-    """What one report changes in the fleet: discovered *objects*, and *reports* of objects that can't be written."""
+    """What one report changes in the fleet.
+
+    Discovered *objects*, *reports* of objects that can't be written, and *requests* that are to be signed.
+    """
 
     objects: dict[ObjectKey, Discovered | None] = {}
     reports: dict[ObjectKey, str | None] = {}
+    requests: dict[ObjectKey, CertificateRequest | None] = {}
 
 
 class Cluster:
@@ -35,6 +49,11 @@ class Cluster:
         self.records: dict[str, bytes] = {}
         self.objects: dict[ObjectKey, Discovered] = {}
         self.reports: dict[ObjectKey, str] = {}
+        self.requests: dict[ObjectKey, CertificateRequest] = {}
+        self.certificates: dict[str, IssuedCertificateStatus] = {}
+        """How far the certificate of each mesh is, by name of the Mesh."""
+        self.remembered: set[str] = set()
+        """Those of `certificates` that are last known states, and not reported since the server started."""
         self.bad: dict[str, str] = {}
         self.reported = False
         self.last_known = False
@@ -105,6 +124,7 @@ class Fleet:
             for key in tuple(cluster.objects):
                 self._remove(cluster, key, change)
             change.reports = dict.fromkeys(cluster.reports)
+            change.requests = dict.fromkeys(cluster.requests)
             del self._clusters[name]
         return change
 
@@ -115,7 +135,12 @@ class Fleet:
         if cluster.reported:
             return change
         for found in objects:
-            cluster.records[str(found.key)] = encode(found)
+            reported: Discovered = found
+            if isinstance(found, Mesh) and found.spec.issued_certificate_status is not None:
+                cluster.certificates[found.metadata.name] = found.spec.issued_certificate_status
+                cluster.remembered.add(found.metadata.name)
+                reported = with_certificate(found, None)
+            cluster.records[str(found.key)] = encode(reported)
             self._put(cluster, found.key, found, change)
         cluster.last_known = complete
         return change
@@ -140,6 +165,8 @@ class Fleet:
                     cluster.bad[record] = str(error)
         if complete:
             cluster.reported = True
+            for mesh in tuple(cluster.remembered):
+                self._certify(cluster, mesh, None, change)
         return change
 
     def _take(self, cluster: Cluster, record: str, payload: bytes | None, change: Change) -> None:
@@ -152,10 +179,37 @@ class Fleet:
                 cluster.reports[about] = message
             return
         key = read_key(record)
-        if payload is None:
+        if is_certificate(key):
+            self._take_certificate(cluster, key, payload, change)
+        elif payload is None:
             self._remove(cluster, key, change)
         else:
-            self._put(cluster, key, read_discovered(key, payload, cluster.name, self.namespace), change)
+            found = read_discovered(key, payload, cluster.name, self.namespace)
+            if isinstance(found, Mesh):
+                found = with_certificate(found, cluster.certificates.get(found.metadata.name))
+            self._put(cluster, key, found, change)
+
+    def _take_certificate(self, cluster: Cluster, key: ObjectKey, payload: bytes | None, change: Change) -> None:
+        found = read_certificate(key, payload) if payload is not None else None
+        if key.kind == IssuedCertificate.KIND.kind:
+            status = found.status or IssuedCertificateStatus() if isinstance(found, IssuedCertificate) else None
+            self._certify(cluster, key.name, status, change)
+        elif isinstance(found, CertificateRequest):
+            cluster.requests[key] = change.requests[key] = found
+        else:
+            cluster.requests.pop(key, None)
+            change.requests[key] = None
+
+    def _certify(self, cluster: Cluster, mesh: str, status: IssuedCertificateStatus | None, change: Change) -> None:
+        cluster.remembered.discard(mesh)
+        if status is None:
+            cluster.certificates.pop(mesh, None)
+        else:
+            cluster.certificates[mesh] = status
+        key = ObjectKey(Mesh.KIND.api_version, Mesh.KIND.kind, self.namespace, mesh)
+        found = cluster.objects.get(key)
+        if isinstance(found, Mesh):
+            self._put(cluster, key, with_certificate(found, status), change)
 
     # Two clusters can come to report one name: `a` in namespace `b` of cluster `c-d`, and in `b-c` of `d`. The first
     # cluster by name has it, whoever came first, so that every order of events ends in the same state.

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import structlog
 
+from isthmus.model.ref import ObjectKey
 from isthmus.relay import Delta, Publication
 from isthmus.server.fleet import Change, Cluster, Fleet
 from isthmus.server.plane import Plane
@@ -32,12 +33,22 @@ class Reports:
 
 
 class FleetHub:
-    """The relay's hub: joins streams to the fleet, and the fleet to engine and writer."""
+    """The relay's hub: joins streams to the fleet, and the fleet to engine and writer.
 
-    def __init__(self, fleet: Fleet, plane: Plane, writer: Writer) -> None:
+    *requests* is told of certificate requests of a cluster that changed.
+    """
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        plane: Plane,
+        writer: Writer,
+        requests: Callable[[str, Iterable[ObjectKey]], None] = lambda cluster, keys: None,
+    ) -> None:
         self._fleet = fleet
         self._plane = plane
         self._writer = writer
+        self._requests = requests
 
     def admit(self, cluster: str) -> None:
         """Raise `Refused` for a cluster that is not registered."""
@@ -87,3 +98,4 @@ class FleetHub:
         self._plane.change_discovered(change.objects)
         self._plane.report(cluster, change.reports)
         self._writer.objects(change.objects)
+        self._requests(cluster, change.requests)

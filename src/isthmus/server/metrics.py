@@ -11,6 +11,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from isthmus.server.fleet import Fleet
+from isthmus.server.issuer import Issuer
 from isthmus.server.plane import Plane
 from isthmus.server.writer import Writer
 from isthmus.transport import Traffic
@@ -19,10 +20,11 @@ from isthmus.transport import Traffic
 class ServerMetrics(Collector):
     """Reads the counters that the parts of the server keep."""
 
-    def __init__(self, fleet: Fleet, plane: Plane, writer: Writer) -> None:
+    def __init__(self, fleet: Fleet, plane: Plane, writer: Writer, issuer: Issuer) -> None:
         self._fleet = fleet
         self._plane = plane
         self._writer = writer
+        self._issuer = issuer
         self.traffic: Mapping[str, Traffic] = {}
 
     def collect(self) -> list[Metric]:
@@ -40,6 +42,8 @@ class ServerMetrics(Collector):
             gauge("isthmus_unknown", "What is unknown, so that nothing is pruned.", len(plane.missing())),
             counter("isthmus_writes", "Writes to the management cluster.", self._writer.writes),
             gauge("isthmus_writes_pending", "Objects and statuses that wait to be written.", self._writer.pending),
+            counter("isthmus_intermediates_signed", "Intermediate certificates signed.", self._issuer.signed),
+            counter("isthmus_requests_refused", "Certificate requests refused.", self._issuer.refused),
             gauge("isthmus_write_problems", "Objects that cannot be written now.", len(self._writer.problems)),
         ]
 

@@ -5,6 +5,7 @@
 | federation-addresses | `addresses.json` | host names whose address is not the one of their hash, as one JSON object |
 | last-known-state     | cluster name     | uid of the KubernetesCluster all of whose discovered objects are stored   |
 | relay-identities     | cluster name     | the certificate request that the token was redeemed for, see `ledger`      |
+| shared-trust         | VirtualMesh      | which root is rolled out and which replaces it, see `roots`; no keys       |
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from isthmus.model.kinds import CONFIG_MAP
 ADDRESSES = "federation-addresses"
 LAST_KNOWN = "last-known-state"
 IDENTITIES = "relay-identities"
+TRUST = "shared-trust"
 
 _ADDRESSES_KEY = "addresses.json"
 

@@ -16,12 +16,13 @@ import structlog
 from isthmus.api.base import Resource
 from isthmus.api.kinds import BY_KIND
 from isthmus.kube import KubeError
-from isthmus.model.ref import ObjectKey
+from isthmus.model.problem import Problem
+from isthmus.model.ref import ObjectKey, Ref
 from isthmus.relay import Publication
 from isthmus.server.fleet import Fleet
 from isthmus.server.notes import Notes
 from isthmus.server.policies import Policies
-from isthmus.translate import Engine, OutputKey, StatusKey
+from isthmus.translate import Engine, OutputKey, RootFacts, StatusKey
 
 LARGE_BATCH = 1000  # changes from which on the engine runs beside the event loop: about 100 ms of work
 RETRY_SECONDS = 1.0
@@ -41,7 +42,10 @@ class Turns:
 
 
 class Plane:
-    """The engine and what surrounds it. *statuses* is told of every object whose status changed."""
+    """The engine and what surrounds it.
+
+    *statuses* is told of every object whose status changed, *outputs* of every desired object that did, by cluster.
+    """
 
     def __init__(
         self,
@@ -50,6 +54,7 @@ class Plane:
         policies: Policies,
         notes: Notes,
         statuses: Callable[[Iterable[StatusKey]], None],
+        outputs: Callable[[str, Iterable[ObjectKey]], None] = lambda cluster, keys: None,
     ) -> None:
         self.engine = engine
         self.lock = asyncio.Lock()
@@ -60,6 +65,8 @@ class Plane:
         self._policies = policies
         self._notes = notes
         self._statuses = statuses
+        self._outputs = outputs
+        self._roots: dict[Ref, tuple[RootFacts | None, Problem | None]] = {}
         self._objects: dict[ObjectKey, Resource | None] = {}
         self._reports: dict[OutputKey, str | None] = {}
         self._wake = asyncio.Event()
@@ -80,6 +87,11 @@ class Plane:
             self._reports[OutputKey(cluster, key)] = message
         self._wake.set()
 
+    def set_root(self, virtual_mesh: Ref, root: RootFacts | None, problem: Problem | None) -> None:
+        """Take what signs for a virtual mesh; see `Engine.set_root`."""
+        self._roots[virtual_mesh] = (root, problem)
+        self._wake.set()
+
     def missing(self) -> tuple[str, ...]:
         """What is not known, so that nothing may be pruned; empty when everything is."""
         return (
@@ -93,21 +105,22 @@ class Plane:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            if self._objects or self._reports or self.missing() != self._said:
+            if self._objects or self._reports or self._roots or self.missing() != self._said:
                 await self.turn()
 
     async def turn(self) -> None:
         """Take all changes so far and publish what follows."""
         objects, self._objects = self._objects, {}
         reports, self._reports = self._reports, {}
+        roots, self._roots = self._roots, {}
         missing = self.missing()
         self._say(missing)
         started = time.monotonic()
         async with self.lock:
             if len(objects) < LARGE_BATCH:
-                result = self._translate(objects, reports)
+                result = self._translate(objects, reports, roots)
             else:
-                result = await asyncio.to_thread(self._translate, objects, reports)
+                result = await asyncio.to_thread(self._translate, objects, reports, roots)
         self.turns.runs += 1
         self.turns.changes += len(objects) + len(reports)
         self.turns.last_seconds = time.monotonic() - started
@@ -123,10 +136,15 @@ class Plane:
             seconds=round(self.turns.last_seconds, 6),
         )
         self._statuses(result.statuses)
+        for cluster, changes in result.payloads.items():
+            self._outputs(cluster, changes)
         self._report_again(result.payloads)
 
     def _translate(
-        self, objects: Mapping[ObjectKey, Resource | None], reports: Mapping[OutputKey, str | None]
+        self,
+        objects: Mapping[ObjectKey, Resource | None],
+        reports: Mapping[OutputKey, str | None],
+        roots: Mapping[Ref, tuple[RootFacts | None, Problem | None]],
     ) -> _Result:
         engine = self.engine
         for key, resource in objects.items():
@@ -134,6 +152,8 @@ class Plane:
                 engine.set(resource)
             else:
                 engine.remove(BY_KIND[key.api_version, key.kind].KIND, key.namespace, key.name)
+        for virtual_mesh, (root, problem) in roots.items():
+            engine.set_root(virtual_mesh, root, problem)
         for output, message in reports.items():
             engine.write_error(output, message)
         translation = engine.run()

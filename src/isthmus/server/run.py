@@ -7,7 +7,7 @@ what they hold already is right, and so nothing crosses the wire.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -15,24 +15,27 @@ import structlog
 
 from isthmus.api.kinds import POLICIES
 from isthmus.api.kubernetes_cluster import KubernetesCluster
+from isthmus.api.virtual_mesh import VirtualMesh
 from isthmus.kube import Changed, KubeClient, Removed, Replaced, WatchEvent
 from isthmus.model.kinds import CONFIG_MAP, SECRET
-from isthmus.model.ref import Kind, ObjectKey
+from isthmus.model.ref import Kind, ObjectKey, Ref
 from isthmus.pki import PemInvalid
 from isthmus.program.probes import Probes, listen
 from isthmus.program.watching import follow
 from isthmus.server.fleet import Change, Fleet
 from isthmus.server.hub import FleetHub
+from isthmus.server.issuer import Issuer
 from isthmus.server.ledger import Ledger
 from isthmus.server.metrics import ServerMetrics
-from isthmus.server.notes import IDENTITIES, LAST_KNOWN, Notes
+from isthmus.server.notes import IDENTITIES, LAST_KNOWN, TRUST, Notes
 from isthmus.server.plane import Plane
 from isthmus.server.policies import Changes, Policies
 from isthmus.server.records import DISCOVERED_KINDS, from_stored
+from isthmus.server.roots import Roots
 from isthmus.server.secrets import SecretNames, ServerSecrets
 from isthmus.server.stored import Stored
 from isthmus.server.writer import Writer
-from isthmus.translate import INPUTS, Engine
+from isthmus.translate import INPUTS, Engine, StatusKey
 from isthmus.transport import RelayServer
 
 log = structlog.get_logger("isthmus.server")
@@ -52,7 +55,15 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 class Server:
     """The management plane on the cluster that *kube* speaks to."""
 
-    def __init__(self, kube: KubeClient, options: Options, addresses: dict[str, str], noted: dict[str, str]) -> None:
+    def __init__(
+        self,
+        kube: KubeClient,
+        options: Options,
+        addresses: dict[str, str],
+        noted: dict[str, str],
+        noted_trust: dict[str, str],
+    ) -> None:
+        """*addresses*, *noted* and *noted_trust* are the notes `ADDRESSES`, `LAST_KNOWN` and `TRUST`."""
         self._kube = kube
         self._options = options
         engine_kinds = {t.KIND for t in INPUTS}
@@ -65,12 +76,17 @@ class Server:
         self._notes = Notes(kube, options.namespace)
         self._writer = Writer(kube, self._stored, self._fleet, self._policies, self._notes, noted)
         engine = Engine(options.namespace, addresses)
-        self._plane = Plane(engine, self._fleet, self._policies, self._notes, self._writer.statuses)
-        self._hub = FleetHub(self._fleet, self._plane, self._writer)
+        self._plane = Plane(
+            engine, self._fleet, self._policies, self._notes, self._statuses_changed, self._outputs_changed
+        )
+        self._roots = Roots(kube, options.namespace, self._notes, self._plane, noted_trust)
+        self._issuer = Issuer(self._fleet, self._plane, self._roots)
+        self._roots.changed = self._issuer.roots_changed
+        self._hub = FleetHub(self._fleet, self._plane, self._writer, self._issuer.requests)
         self._ledger = Ledger(self._fleet, self._notes)
         self._secrets = ServerSecrets(options.secrets)
         self._unread_secrets = dict.fromkeys(self._secrets.names)
-        self._metrics = ServerMetrics(self._fleet, self._plane, self._writer)
+        self._metrics = ServerMetrics(self._fleet, self._plane, self._writer, self._issuer)
         self._relay: RelayServer | None = None
         self._last_known: dict[ObjectKey, Any] = {}
         self._progress = asyncio.Event()
@@ -91,6 +107,8 @@ class Server:
             await self._plane.turn()
             tasks.create_task(self._plane.run(), name="plane")
             tasks.create_task(self._writer.run(self._plane), name="writer")
+            tasks.create_task(self._roots.run(), name="roots")
+            tasks.create_task(self._issuer.run(), name="issuer")
             await self._listen()
 
     # --- reading ----------------------------------------------------------------------------------------------------
@@ -130,6 +148,10 @@ class Server:
                     keys = self._keys(kind, item) if self._stored.removed(kind, item) else ()
             if kind == KubernetesCluster.KIND:
                 changes = self._register(changes)
+            if kind == VirtualMesh.KIND:
+                for key, found in changes.items():
+                    virtual_mesh = found if isinstance(found, VirtualMesh) else None
+                    self._roots.take(Ref("", key.namespace, key.name), virtual_mesh)
             self._plane.change(self._not_hidden(changes))
             if self._started:
                 self._writer.look_again(keys)
@@ -144,6 +166,14 @@ class Server:
     def _not_hidden(self, changes: Changes) -> Changes:
         """*changes* of users' objects, in which a removed one uncovers the discovered object of its name."""
         return {key: found if found is not None else self._fleet.get(key) for key, found in changes.items()}
+
+    def _statuses_changed(self, keys: Iterable[StatusKey]) -> None:
+        changed = tuple(keys)
+        self._writer.statuses(changed)
+        self._roots.look_again(key.ref for key in changed if key.kind == VirtualMesh.KIND)
+
+    def _outputs_changed(self, cluster: str, keys: Iterable[ObjectKey]) -> None:
+        self._issuer.outputs(cluster, keys)
 
     # --- clusters ---------------------------------------------------------------------------------------------------
 
@@ -292,5 +322,5 @@ class Server:
 async def run_server(kube: KubeClient, options: Options) -> None:
     """Run the management plane on the cluster that *kube* speaks to, until cancelled."""
     notes = Notes(kube, options.namespace)
-    addresses, noted = await asyncio.gather(notes.addresses(), notes.read(LAST_KNOWN))
-    await Server(kube, options, addresses, noted).run()
+    addresses, noted, trust = await asyncio.gather(notes.addresses(), notes.read(LAST_KNOWN), notes.read(TRUST))
+    await Server(kube, options, addresses, noted, trust).run()

@@ -2,5 +2,6 @@
 
 from isthmus.translate.engine import INPUTS, Engine
 from isthmus.translate.output import Output, OutputKey, StatusKey, Translation
+from isthmus.translate.trust.facts import RootFacts
 
-__all__ = ["INPUTS", "Engine", "Output", "OutputKey", "StatusKey", "Translation"]
+__all__ = ["INPUTS", "Engine", "Output", "OutputKey", "RootFacts", "StatusKey", "Translation"]

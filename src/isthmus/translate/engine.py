@@ -21,6 +21,7 @@ from isthmus.api.traffic_policy import TrafficPolicy
 from isthmus.api.virtual_destination import VirtualDestination
 from isthmus.api.virtual_mesh import VirtualMesh, VirtualMeshStatus
 from isthmus.flow import Fetch, Graph, Source, Tap
+from isthmus.model.problem import Problem
 from isthmus.model.ref import Kind, Ref
 from isthmus.translate.facts import (
     DEFAULT_CLUSTER_DOMAIN,
@@ -39,6 +40,7 @@ from isthmus.translate.ports import is_tcp
 from isthmus.translate.statuses import (
     MAX_LISTED_DESTINATIONS,
     DestinationApprovals,
+    TrustOutcome,
     approval,
     destination_status,
     mesh_status,
@@ -46,6 +48,8 @@ from isthmus.translate.statuses import (
     settings_status,
     virtual_mesh_status,
 )
+from isthmus.translate.trust.derivations import Trust
+from isthmus.translate.trust.facts import RootFacts
 
 INPUTS: tuple[type[Resource], ...] = (
     Mesh, Workload, Destination, KubernetesCluster,
@@ -80,6 +84,8 @@ class Engine:
         self._errors: Source[OutputKey, WriteError] = graph.source("write errors")
         meshes, destinations = self._sources[Mesh.KIND], self._sources[Destination.KIND]
         self._virtual_meshes = self._sources[VirtualMesh.KIND]
+        self._roots: Source[Ref, RootFacts] = graph.source("roots")
+        self._root_problems: Source[Ref, Problem] = graph.source("root problems")
 
         # Narrow facts, so that what changes often does not wake what depends on what changes rarely.
         self._mesh_facts = graph.map("mesh facts", meshes, mesh_facts)
@@ -102,6 +108,15 @@ class Engine:
             traffic_policies=self._sources[TrafficPolicy.KIND],
             addresses=addresses,
         )
+        self._trust = Trust(
+            graph,
+            virtual_meshes=self._virtual_meshes,
+            member=self._membership.member,
+            meshes=meshes,
+            workloads=self._sources[Workload.KIND],
+            roots=self._roots,
+        )
+        self._outputs = (*self._federation.outputs, *self._trust.outputs)
 
         # Statuses are one more output. Those of virtual meshes list all their destinations, so what goes into them is
         # kept up to date here, and put together only when somebody asks.
@@ -117,7 +132,7 @@ class Engine:
             "write errors by virtual mesh", self._errors, lambda _, error: (error.virtual_mesh,)
         )
 
-        self._output_taps = [collection.tap() for collection in self._federation.outputs]
+        self._output_taps = [collection.tap() for collection in self._outputs]
         self._status_taps: dict[Kind, list[Tap[Ref, Any]]] = {
             Mesh.KIND: [self._mesh_statuses.tap()],
             Destination.KIND: [self._destination_statuses.tap()],
@@ -132,6 +147,10 @@ class Engine:
                 self._membership.problems.tap(),
                 self._mesh_approvals.tap(),
                 self._errors_by_virtual_mesh.tap(),
+                self._roots.tap(),
+                self._root_problems.tap(),
+                self._trust.problems.tap(),
+                self._trust.progress_by_virtual_mesh.tap(),
             ],
         }
         self._outcomes_tap = self._outcomes_by_virtual_mesh.tap()
@@ -149,6 +168,22 @@ class Engine:
     def remove(self, kind: Kind, namespace: str, name: str) -> None:
         """Take an object away; nothing happens if it is not there. Raises KeyError for a kind not in INPUTS."""
         self._sources[kind].set(Ref("", namespace, name), None)
+
+    def set_root(self, virtual_mesh: Ref, root: RootFacts | None, problem: Problem | None = None) -> None:
+        """What signs for *virtual_mesh*, and what is wrong with it.
+
+        A root that is in use stays while there is a problem with it, so that no certificate is taken away.
+        """
+        self._roots.set(virtual_mesh, root)
+        self._root_problems.set(virtual_mesh, problem)
+
+    def settled(self, virtual_mesh: Ref, root: RootFacts) -> bool:
+        """Whether every mesh that *virtual_mesh* names runs with a certificate of *root*, the one set last."""
+        found = self._virtual_meshes.get(virtual_mesh)
+        if found is None or self._roots.get(virtual_mesh) != root:
+            return False
+        progress = (self._trust.progress.get(mesh.ref) for mesh in found.spec.meshes)
+        return all(p is not None and p.virtual_mesh == virtual_mesh and p.settled for p in progress)
 
     def write_error(self, key: OutputKey, message: str | None) -> None:
         """Note that *key* could not be written to its cluster and why, or with None that it now could.
@@ -186,12 +221,12 @@ class Engine:
 
     def output(self, key: OutputKey) -> Output | None:
         """What is desired at *key*."""
-        return next((found for c in self._federation.outputs if (found := c.get(key)) is not None), None)
+        return next((found for c in self._outputs if (found := c.get(key)) is not None), None)
 
     def outputs(self) -> dict[OutputKey, Output]:
         """Everything desired, sorted."""
         every: dict[OutputKey, Output] = {}
-        for collection in self._federation.outputs:
+        for collection in self._outputs:
             every.update(collection.items())
         return {key: every[key] for key in sorted(every)}
 
@@ -228,9 +263,9 @@ class Engine:
     def _mesh_status(self, fetch: Fetch, ref: Ref, _: object) -> MeshStatus:
         member = fetch.get(self._membership.member, ref)
         applied = fetch.get(self._virtual_meshes, member.virtual_mesh) if member else None
-        return mesh_status(
-            applied, fetch.get(self._federation.gateways, ref), fetch.get(self._mesh_warnings, ref) or ()
-        )
+        progress = fetch.get(self._trust.progress, ref)
+        warnings = (*(fetch.get(self._mesh_warnings, ref) or ()), *(progress.warnings if progress else ()))
+        return mesh_status(applied, fetch.get(self._federation.gateways, ref), warnings)
 
     def _destination_status(self, fetch: Fetch, ref: Ref, service: ServiceFacts) -> DestinationStatus:
         domain = fetch.get(self._domains, service.service.cluster) or DEFAULT_CLUSTER_DOMAIN
@@ -265,6 +300,12 @@ class Engine:
                         f"end in .{facts.suffix} do not resolve: set meshConfig.defaultConfig.proxyMetadata."
                         'ISTIO_META_DNS_CAPTURE to "true"'
                     )
+            progress = fetch.get(self._trust.progress, mesh.ref) if member is not None else None
+            if progress is not None and progress.virtual_mesh == ref:
+                found.extend(progress.errors)
+                if progress.failed and not found:
+                    approvals[mesh.ref] = approval(progress.failed, failed=True)
+                    continue
             approvals[mesh.ref] = approval(tuple(found))
         return approvals
 
@@ -274,8 +315,12 @@ class Engine:
             return None
         meshes = dict(self._mesh_approvals.get(ref) or {})
         errors = [str(problem) for problem in self._membership.problems.get(ref) or ()]
+        errors += [str(problem) for problem in self._trust.problems.get(ref) or ()]
+        if (problem := self._root_problems.get(ref)) is not None:
+            errors.append(str(problem))
         # By name, not as listed: equal dictionaries may differ in order, and then the older one is kept.
-        errors += dict.fromkeys(error for mesh in sorted(meshes) for error in meshes[mesh].errors)
+        amiss = (meshes[mesh] for mesh in sorted(meshes) if meshes[mesh].state is ApprovalState.INVALID)
+        errors += dict.fromkeys(error for outcome in amiss for error in outcome.errors)
         failed: dict[Ref, ApprovalStatus] = {}
         for key, error in self._errors_by_virtual_mesh.get(ref) or ():
             message = (
@@ -289,7 +334,18 @@ class Engine:
         facts = self._membership.facts.get(ref)
         members = facts.members if facts and facts.federates else ()
         destinations = self._destinations_of(ref, failed)
-        return virtual_mesh_status(virtual_mesh, tuple(errors), members, meshes, destinations)
+        trust = self._trust_of(virtual_mesh, pending=not errors)
+        return virtual_mesh_status(virtual_mesh, tuple(errors), members, meshes, destinations, trust)
+
+    def _trust_of(self, virtual_mesh: VirtualMesh, *, pending: bool) -> TrustOutcome:
+        if virtual_mesh.spec.mtls_config is None:
+            return TrustOutcome()
+        root = self._roots.get(virtual_mesh.ref)
+        progress = self._trust.progress_by_virtual_mesh.get(virtual_mesh.ref) or ()
+        warnings = [warning for _, found in progress for warning in found.warnings]
+        if root is None and pending:
+            warnings.insert(0, "no certificates are issued yet: the root certificate is not known")
+        return TrustOutcome(root, tuple(warnings))
 
     def _destinations_of(self, virtual_mesh: Ref, failed: dict[Ref, ApprovalStatus]) -> DestinationApprovals:
         """Those with errors first; *failed* are those that could not be written. Looks at no more than are listed."""

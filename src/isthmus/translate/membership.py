@@ -156,10 +156,6 @@ class Membership:
             if not mesh.name or not mesh.namespace:
                 message = f"malformed meshRef: needs both name and namespace, has name {mesh.name!r} and namespace "
                 problems.append(Problem(f"spec.meshes[{i}]", "MalformedReference", f"{message}{mesh.namespace!r}"))
-        trust = virtual_mesh.spec.mtls_config
-        if trust is not None and trust.limited is not None:
-            message = "limited trust is not implemented: use shared, or leave mtlsConfig out"
-            problems.append(Problem("spec.mtlsConfig.limited", "NotImplemented", message))
         federation = virtual_mesh.spec.federation
         if federation is not None:
             members = {mesh.ref for mesh in virtual_mesh.spec.meshes}

@@ -6,8 +6,11 @@ from typing import Any
 
 import msgspec
 
+from isthmus.api.base import Resource
 from isthmus.istio.objects import IstioObject
 from isthmus.model.ref import Kind, ObjectKey, Ref
+
+_ENCODE = msgspec.json.Encoder(order="deterministic").encode
 
 
 class OutputKey(msgspec.Struct, frozen=True, order=True, gc=False):
@@ -33,13 +36,15 @@ class StatusKey(msgspec.Struct, frozen=True, order=True, gc=False):
 class Output(msgspec.Struct, frozen=True, gc=False):
     """A desired object; *subject* is the Destination or Mesh of the virtual mesh's status that answers for it."""
 
-    object: IstioObject
+    object: IstioObject | Resource
     virtual_mesh: Ref
     subject: Ref
 
     def payload(self) -> bytes:
         """The canonical JSON manifest, without labels of ownership."""
-        return self.object.payload()
+        if isinstance(self.object, IstioObject):
+            return self.object.payload()
+        return _ENCODE(self.object.manifest())
 
     def manifest(self) -> dict[str, Any]:
         """The manifest as plain data."""

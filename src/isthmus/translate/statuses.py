@@ -25,6 +25,7 @@ from isthmus.translate.facts import MeshFacts
 from isthmus.translate.federation.derivations import Outcome
 from isthmus.translate.federation.gateways import MeshGateways
 from isthmus.translate.federation.objects import Federated
+from isthmus.translate.trust.facts import RootFacts
 
 MAX_LISTED_DESTINATIONS = 2000  # an object of etcd holds 1.5 MiB, and the API server stores every key of a map twice
 
@@ -39,6 +40,13 @@ class DestinationApprovals(msgspec.Struct, frozen=True, gc=False):
     accepted: int
     invalid: int
     failed: int
+
+
+class TrustOutcome(msgspec.Struct, frozen=True, gc=False):
+    """How far a virtual mesh's trust is. *root* None: none is known, or none is wanted."""
+
+    root: RootFacts | None = None
+    warnings: tuple[str, ...] = ()
 
 
 def approval(errors: tuple[str, ...], *, failed: bool = False) -> ApprovalStatus:
@@ -89,6 +97,7 @@ def virtual_mesh_status(
     members: tuple[MeshFacts, ...],
     meshes: dict[Ref, ApprovalStatus],
     destinations: DestinationApprovals,
+    trust: TrustOutcome,
 ) -> VirtualMeshStatus:
     """Status of a virtual mesh from the outcomes of its meshes and destinations; a warning if not all are listed.
 
@@ -101,7 +110,7 @@ def virtual_mesh_status(
         state = ApprovalState.FAILED
     else:
         state = ApprovalState.ACCEPTED
-    warnings = _unserved(virtual_mesh) + _shared_roots(members)
+    warnings = _unserved(virtual_mesh) + trust.warnings + _shared_roots(members)
     listed = destinations.listed
     wrong = destinations.invalid + destinations.failed
     if len(listed) < destinations.accepted + wrong:
@@ -116,6 +125,8 @@ def virtual_mesh_status(
         warnings=warnings,
         meshes={ref.key: meshes[ref] for ref in sorted(meshes)},
         destinations={ref.key: listed[ref] for ref in sorted(listed)},
+        conditions=trust.root.conditions if trust.root else (),
+        deployed_shared_trust=trust.root.deployed if trust.root else None,
     )
 
 
@@ -154,8 +165,6 @@ def _shared_roots(members: tuple[MeshFacts, ...]) -> tuple[str, ...]:
 def _unserved(virtual_mesh: VirtualMesh) -> tuple[str, ...]:
     spec = virtual_mesh.spec
     warnings = []
-    if spec.mtls_config is not None:
-        warnings.append(f"spec.mtlsConfig {_UNSERVED}: no certificates are issued and no pods restarted")
     if spec.global_access_policy is GlobalAccessPolicy.ENABLED:
         warnings.append(f"spec.globalAccessPolicy {_UNSERVED}: calls are not denied by default")
     if spec.federation is not None and len(set(spec.meshes)) < 2:

@@ -1,0 +1,191 @@
+"""Certificates as derived collections: which mesh gets which, and how far each is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from isthmus.api.discovery import Mesh, Workload
+from isthmus.api.issued_certificate import IssuedCertificateState, IssuedCertificateStatus
+from isthmus.api.virtual_mesh import VirtualMesh
+from isthmus.flow import Collection, Fetch, Graph, Index
+from isthmus.model.problem import Problem
+from isthmus.model.ref import Ref
+from isthmus.translate.membership import Member
+from isthmus.translate.output import Output, OutputKey
+from isthmus.translate.trust.facts import (
+    RootFacts,
+    TrustFacts,
+    TrustSettings,
+    WorkloadFacts,
+    certificate_status,
+    trust_facts,
+    trust_problems,
+    trust_settings,
+    workload_facts,
+)
+from isthmus.translate.trust.objects import issued_certificate, pod_bounce_directive
+
+
+class Plan(msgspec.Struct, frozen=True, gc=False):
+    """The certificate of one mesh. *leader* has it when several control planes share one Secret."""
+
+    virtual_mesh: Ref
+    leader: Ref
+    peers: tuple[Ref, ...]
+    """The meshes that share it, sorted; the leader is the first of them."""
+    issued: bool
+    """Whether the certificate is wanted now: its root is known, and an agent is there to act."""
+
+
+class Progress(msgspec.Struct, frozen=True, gc=False):
+    """What became of the certificate of one mesh: errors of it, and what is still to come."""
+
+    virtual_mesh: Ref
+    errors: tuple[str, ...] = ()
+    failed: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    settled: bool = False
+    """Whether all of the mesh runs with the certificate that is wanted now."""
+
+
+class Trust:
+    """The collections of shared trust."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        *,
+        virtual_meshes: Collection[Ref, VirtualMesh],
+        member: Collection[Ref, Member],
+        meshes: Collection[Ref, Mesh],
+        workloads: Collection[Ref, Workload],
+        roots: Collection[Ref, RootFacts],
+    ) -> None:
+        """*roots* are those of virtual meshes, by VirtualMesh."""
+        self._roots = roots
+        self._meshes = graph.map("trust facts", meshes, trust_facts)
+        self._certificates = graph.map("certificate statuses", meshes, certificate_status)
+        self._settings = graph.map("trust settings", virtual_meshes, trust_settings)
+        facts = graph.map("trust workloads", workloads, workload_facts)
+        self._workloads = graph.index("trust workloads by mesh", facts, lambda _, workload: (workload.mesh,))
+        self.problems: Collection[Ref, tuple[Problem, ...]] = graph.map(
+            "trust problems", virtual_meshes, lambda _, virtual_mesh: trust_problems(virtual_mesh) or None
+        )
+        self._placed: Collection[Ref, _Placed] = graph.derive("meshes that need trust", member, self._place)
+        self._by_place: Index[tuple[str, str], Ref, _Placed] = graph.index(
+            "trust by place", self._placed, lambda _, placed: (placed.facts.place,)
+        )
+        self.plans: Collection[Ref, Plan] = graph.derive("trust plans", self._placed, self._plan)
+        self._issued = graph.expand("issued certificates", self.plans, self._issue)
+        self._directives = graph.expand("pod bounce directives", self.plans, self._direct)
+        self.progress: Collection[Ref, Progress] = graph.derive("trust progress", self.plans, self._progress)
+        self._domains: Index[Ref, Ref, _Placed] = graph.index(
+            "trust domains by virtual mesh", self._placed, lambda _, placed: (placed.virtual_mesh,)
+        )
+        self.progress_by_virtual_mesh: Index[Ref, Ref, Progress] = graph.index(
+            "trust progress by virtual mesh", self.progress, lambda _, progress: (progress.virtual_mesh,)
+        )
+
+    @property
+    def outputs(self) -> tuple[Collection[OutputKey, Output], ...]:
+        """What agents are to act on."""
+        return self._issued, self._directives
+
+    def _place(self, fetch: Fetch, mesh: Ref, member: Member) -> _Placed | None:
+        facts, settings = fetch.get(self._meshes, mesh), fetch.get(self._settings, member.virtual_mesh)
+        return _Placed(member.virtual_mesh, facts, settings) if facts is not None and settings is not None else None
+
+    def _plan(self, fetch: Fetch, mesh: Ref, placed: _Placed) -> Plan:
+        sharing = fetch.group(self._by_place, placed.facts.place)
+        leader, first = min(sharing, key=lambda row: row[0])
+        peers = tuple(sorted(ref for ref, peer in sharing if peer.virtual_mesh == first.virtual_mesh))
+        known = fetch.get(self._roots, first.virtual_mesh) is not None
+        return Plan(placed.virtual_mesh, leader, peers, known and bool(first.facts.agent_namespace))
+
+    def _peers(self, fetch: Fetch, plan: Plan) -> list[TrustFacts]:
+        placed = (fetch.get(self._placed, peer) for peer in plan.peers)
+        return [peer.facts for peer in placed if peer is not None]
+
+    def _issue(self, fetch: Fetch, mesh: Ref, plan: Plan) -> Iterable[tuple[OutputKey, Output]]:
+        placed, root = fetch.get(self._placed, mesh), fetch.get(self._roots, plan.virtual_mesh)
+        if plan.leader == mesh and plan.issued and placed is not None and root is not None:
+            peers = self._peers(fetch, plan)
+            wanted = issued_certificate(mesh, plan.virtual_mesh, peers, placed.settings, root)
+            yield OutputKey(placed.facts.cluster, wanted.key), Output(wanted, plan.virtual_mesh, mesh)
+
+    def _direct(self, fetch: Fetch, mesh: Ref, plan: Plan) -> Iterable[tuple[OutputKey, Output]]:
+        placed = fetch.get(self._placed, mesh)
+        if plan.leader == mesh and plan.issued and placed is not None and placed.settings.auto_restart:
+            workloads: list[WorkloadFacts] = []
+            for peer in plan.peers:
+                workloads += (workload for _, workload in fetch.group(self._workloads, peer))
+            wanted = pod_bounce_directive(mesh, plan.virtual_mesh, self._peers(fetch, plan), workloads)
+            yield OutputKey(placed.facts.cluster, wanted.key), Output(wanted, plan.virtual_mesh, mesh)
+
+    def _progress(self, fetch: Fetch, mesh: Ref, plan: Plan) -> Progress:
+        placed = fetch.get(self._placed, mesh)
+        if placed is None:
+            return Progress(plan.virtual_mesh)
+        facts = placed.facts
+        warnings = _joined_domains(mesh, facts, fetch.group(self._domains, plan.virtual_mesh))
+        if plan.leader not in plan.peers or mesh not in plan.peers:
+            error = (
+                f"mesh {mesh.key} reads its certificate from the same Secret as mesh {plan.leader.key} of another "
+                "virtual mesh: put both into one"
+            )
+            return Progress(plan.virtual_mesh, errors=(error,), warnings=warnings)
+        if not facts.agent_namespace:
+            return Progress(plan.virtual_mesh, warnings=(*warnings, f"mesh {mesh.key} has no agent to keep a key"))
+        root = fetch.get(self._roots, plan.virtual_mesh)
+        status = fetch.get(self._certificates, plan.leader)
+        if root is None:
+            return Progress(plan.virtual_mesh, warnings=warnings)
+        if status is not None and status.state is IssuedCertificateState.FAILED:
+            reason = status.error or "the agent does not say why"
+            return Progress(plan.virtual_mesh, failed=(f"certificate of mesh {mesh.key}: {reason}",), warnings=warnings)
+        missing = tuple(_to_come(mesh, status, root))
+        return Progress(plan.virtual_mesh, warnings=(*warnings, *missing), settled=not missing)
+
+
+class _Placed(msgspec.Struct, frozen=True, gc=False):
+    """A mesh whose virtual mesh has a say in certificates."""
+
+    virtual_mesh: Ref
+    facts: TrustFacts
+    settings: TrustSettings
+
+
+def _to_come(mesh: Ref, status: IssuedCertificateStatus | None, root: RootFacts) -> Iterable[str]:
+    """What is still missing until all pods of *mesh* run with the certificate that is wanted."""
+    if status is None:
+        yield f"certificate of mesh {mesh.key}: its agent has not reported one yet"
+    elif status.observed_trust != root.trust:
+        yield f"certificate of mesh {mesh.key}: its agent has not taken up the present one yet"
+    elif status.state is not IssuedCertificateState.FINISHED:
+        outdated = status.outdated_pods
+        if outdated is None or not outdated.count:
+            yield f"certificate of mesh {mesh.key}: {status.state.value}"
+        else:
+            some = ", ".join(outdated.names[:5])
+            more = ", ..." if outdated.count > len(outdated.names[:5]) else ""
+            yield (
+                f"certificate of mesh {mesh.key}: {status.state.value}; {outdated.count} pods started before it was "
+                f"written and are to be restarted: {some}{more}"
+            )
+
+
+def _joined_domains(mesh: Ref, facts: TrustFacts, members: Sequence[tuple[Ref, _Placed]]) -> tuple[str, ...]:
+    """Warnings for aliases by which one identity passes for another.
+
+    With such an alias `cluster2/ns/default/sa/client` passes where a policy names `cluster1/ns/default/sa/client`.
+    Source: https://istio.io/latest/docs/tasks/security/authorization/authz-td-migration/
+    """
+    others = {other.facts.trust_domain for ref, other in members if ref != mesh} - {facts.trust_domain}
+    return tuple(
+        f"trustDomainAliases of mesh {mesh.key} hold {alias}, the trust domain of another mesh of this virtual mesh: "
+        f"identities of {alias} pass where a policy names those of {facts.trust_domain}; take the alias away"
+        for alias in facts.aliases
+        if alias in others
+    )

@@ -1,0 +1,194 @@
+"""What trust reads of meshes, workloads and virtual meshes, and what is wrong with a VirtualMesh's mtlsConfig."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+
+from isthmus.api.common import CertificateRotationState, CommonCertOptions
+from isthmus.api.discovery import Mesh, Workload
+from isthmus.api.issued_certificate import IssuedCertificateStatus
+from isthmus.api.virtual_mesh import MtlsConfig, RotationCondition, SharedTrust, VirtualMesh
+from isthmus.model.problem import Problem
+from isthmus.model.ref import Ref
+
+DEFAULT_TRUST_DOMAIN = "cluster.local"
+DEFAULT_SERVICE_ACCOUNT = "istio-citadel"
+DEFAULT_NAMESPACE = "istio-system"
+TTL_DAYS = 365
+KEY_BITS = 4096
+GRACE_RATIO = 0.10
+ROOT_ORGANIZATION = "gloo-mesh"
+INTERMEDIATE_ORGANIZATION = "Istio"
+# Source: reference, certificates, defaults.
+
+LEAST_KEY_BITS, MOST_KEY_BITS = 2048, 8192  # less is refused by current TLS, more takes minutes to make
+MOST_TTL_DAYS = 36500
+
+GATEWAY_LABELS = ("istio", "gateway.networking.k8s.io/gateway-name")
+"""Labels that gateways' pods carry: for Gateway objects of Istio to select them, and of those made by the Gateway API.
+
+Source: Istio's gateway chart, https://istio.io/latest/docs/tasks/traffic-management/ingress/gateway-api/
+"""
+
+
+class RootFacts(msgspec.Struct, frozen=True, gc=False):
+    """What signs the intermediates of a virtual mesh at present, and how far a change of its root is."""
+
+    secret: Ref
+    """The Secret with the signing key, on the management cluster."""
+    trust: str
+    """Fingerprint of the signing certificate and of the roots that are trusted."""
+    rotation_state: CertificateRotationState = CertificateRotationState.NOT_ROTATING
+    conditions: tuple[RotationCondition, ...] = ()
+    deployed: SharedTrust | None = None
+    """What the user asked for when the root that is rolled out was chosen."""
+
+
+class TrustFacts(msgspec.Struct, frozen=True, gc=False):
+    """Who an Istio control plane is, and who acts for it on its cluster."""
+
+    cluster: str
+    namespace: str
+    trust_domain: str
+    aliases: tuple[str, ...]
+    service_account: str
+    pod_labels: dict[str, str]
+    agent_namespace: str
+    """Empty when no agent has reported the mesh, so that nobody could act."""
+
+    @property
+    def host(self) -> str:
+        """The SPIFFE id of the control plane."""
+        return f"spiffe://{self.trust_domain}/ns/{self.namespace}/sa/{self.service_account}"
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """Cluster and namespace of the Secret that the control plane reads; two revisions share it."""
+        return self.cluster, self.namespace
+
+
+class TrustSettings(msgspec.Struct, frozen=True, gc=False):
+    """What a VirtualMesh says of certificates, with the defaults filled in."""
+
+    auto_restart: bool
+    options: CommonCertOptions
+
+
+class WorkloadFacts(msgspec.Struct, frozen=True, gc=False):
+    """Pods that present certificates of a mesh."""
+
+    mesh: Ref
+    namespace: str
+    labels: dict[str, str]
+
+    @property
+    def is_gateway(self) -> bool:
+        """Whether these are gateways, by which others come in."""
+        return any(label in self.labels for label in GATEWAY_LABELS)
+
+
+def trust_facts(_: Ref, mesh: Mesh) -> TrustFacts | None:
+    """Facts of an Istio mesh, None for any other kind."""
+    istio = mesh.spec.istio
+    if istio is None:
+        return None
+    where = istio.installation
+    return TrustFacts(
+        cluster=where.cluster,
+        namespace=where.namespace or DEFAULT_NAMESPACE,
+        trust_domain=istio.trust_domain or DEFAULT_TRUST_DOMAIN,
+        aliases=istio.trust_domain_aliases,
+        service_account=istio.istiod_service_account or DEFAULT_SERVICE_ACCOUNT,
+        pod_labels=where.pod_labels,
+        agent_namespace=mesh.spec.agent_info.agent_namespace if mesh.spec.agent_info else "",
+    )
+
+
+def certificate_status(_: Ref, mesh: Mesh) -> IssuedCertificateStatus | None:
+    """How far the agent is with the certificate of a mesh."""
+    return mesh.spec.issued_certificate_status
+
+
+def workload_facts(_: Ref, workload: Workload) -> WorkloadFacts | None:
+    """Facts of a Kubernetes workload in a mesh, None for any other, or for one whose pods nothing selects."""
+    kubernetes, mesh = workload.spec.kubernetes, workload.spec.mesh
+    if kubernetes is None or mesh is None or not kubernetes.pod_labels:
+        return None
+    return WorkloadFacts(mesh.ref, kubernetes.controller.namespace, kubernetes.pod_labels)
+
+
+def trust_settings(_: Ref, virtual_mesh: VirtualMesh) -> TrustSettings | None:
+    """What *virtual_mesh* says of certificates, None if it leaves them alone."""
+    config = virtual_mesh.spec.mtls_config
+    if config is None:
+        return None
+    given = config.shared.intermediate_cert_options if config.shared else None
+    return TrustSettings(config.auto_restart_pods, with_defaults(given, INTERMEDIATE_ORGANIZATION))
+
+
+def with_defaults(given: CommonCertOptions | None, organization: str) -> CommonCertOptions:
+    """*given* with defaults for what is left out, and for what `option_problems` finds wrong."""
+    given = given or CommonCertOptions()
+    wrong = {problem.path for problem in option_problems(given, "")}
+    return CommonCertOptions(
+        ttl_days=given.ttl_days if given.ttl_days and "ttlDays" not in wrong else TTL_DAYS,
+        rsa_key_size_bytes=given.rsa_key_size_bytes
+        if given.rsa_key_size_bytes and "rsaKeySizeBytes" not in wrong
+        else KEY_BITS,
+        org_name=given.org_name if given.org_name and "orgName" not in wrong else organization,
+        secret_rotation_grace_period_ratio=given.secret_rotation_grace_period_ratio
+        if given.secret_rotation_grace_period_ratio and "secretRotationGracePeriodRatio" not in wrong
+        else GRACE_RATIO,
+    )
+
+
+def option_problems(options: CommonCertOptions | None, path: str) -> Iterator[Problem]:
+    """What is wrong with *options* at *path*, which ends in a dot or is empty. The default is used instead."""
+    if options is None:
+        return
+    if options.ttl_days > MOST_TTL_DAYS:
+        yield Problem(f"{path}ttlDays", "OutOfRange", f"{options.ttl_days} is more than {MOST_TTL_DAYS} days")
+    bits = options.rsa_key_size_bytes
+    if bits and not (LEAST_KEY_BITS <= bits <= MOST_KEY_BITS and bits % 8 == 0):
+        message = f"{bits} is no key size in bits from {LEAST_KEY_BITS} to {MOST_KEY_BITS}; {KEY_BITS} is used"
+        yield Problem(f"{path}rsaKeySizeBytes", "OutOfRange", message)
+    if len(options.org_name) > 64:  # X.520 upper bound
+        yield Problem(f"{path}orgName", "TooLong", f"{len(options.org_name)} characters, where 64 are allowed")
+    ratio = options.secret_rotation_grace_period_ratio
+    if ratio and not 0 < ratio < 1:
+        message = f"{ratio} is no share of the lifetime between 0 and 1; {GRACE_RATIO} is used"
+        yield Problem(f"{path}secretRotationGracePeriodRatio", "OutOfRange", message)
+
+
+def trust_problems(virtual_mesh: VirtualMesh) -> tuple[Problem, ...]:
+    """What is wrong with the mtlsConfig of *virtual_mesh*. Source of messages: reference, shared trust."""
+    config = virtual_mesh.spec.mtls_config
+    return tuple(_config_problems(config, virtual_mesh.ref.key)) if config is not None else ()
+
+
+def _config_problems(config: MtlsConfig, key: str) -> Iterator[Problem]:
+    path = "spec.mtlsConfig"
+    if config.limited is not None:
+        message = "limited trust is not implemented: use shared, or leave mtlsConfig out"
+        yield Problem(f"{path}.limited", "NotImplemented", message)
+        return
+    if config.shared is None:
+        message = "must specify trust model to use for issuing certificates: shared"
+        yield Problem(path, "MissingField", message)
+        return
+    path = f"{path}.shared"
+    if config.shared.intermediate_certificate_authority is not None:
+        message = "signing by Vault is not implemented: use rootCertificateAuthority"
+        yield Problem(f"{path}.intermediateCertificateAuthority", "NotImplemented", message)
+    elif config.shared.root_certificate_authority is None:
+        message = f"No ca source specified for Virtual Mesh ({key}): rootCertificateAuthority is one"
+        yield Problem(path, "MissingField", message)
+    else:
+        root = config.shared.root_certificate_authority
+        yield from option_problems(root.generated, f"{path}.rootCertificateAuthority.generated.")
+        if root.secret is not None and not (root.secret.name and root.secret.namespace):
+            message = "needs both name and namespace of a Secret on the management cluster"
+            yield Problem(f"{path}.rootCertificateAuthority.secret", "MalformedReference", message)
+    yield from option_problems(config.shared.intermediate_cert_options, f"{path}.intermediateCertOptions.")
