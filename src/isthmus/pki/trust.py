@@ -88,7 +88,7 @@ def make_trust_root(key: bytes, *, organization: str, serial: int, now: datetime
 
 def make_intermediate_csr(key: bytes, *, hosts: Sequence[str], organization: str, unit: str) -> bytes:
     """A request for an intermediate named by the SPIFFE ids *hosts*; *unit* tells intermediates apart."""
-    private = load_key(key)
+    private = load_key(key, known=True)
     subject = x509.Name(
         [
             x509.NameAttribute(NameOID.ORGANIZATION_NAME, organization),
