@@ -3,6 +3,12 @@
 - apiGroups:
   - ''
   resources:
+  - pods/eviction
+  verbs:
+  - create
+- apiGroups:
+  - ''
+  resources:
   - configmaps
   - namespaces
   - nodes
@@ -11,6 +17,19 @@
   verbs:
   - get
   - list
+  - watch
+- apiGroups:
+  - ''
+  resources:
+  - secrets
+  resourceNames:
+  - cacerts
+  verbs:
+  - create
+  - delete
+  - get
+  - list
+  - patch
   - watch
 - apiGroups:
   - admissionregistration.k8s.io
@@ -31,6 +50,15 @@
   - get
   - list
   - watch
+- apiGroups:
+  - apps
+  resources:
+  - daemonsets
+  - deployments
+  - replicasets
+  - statefulsets
+  verbs:
+  - patch
 - apiGroups:
   - certificates.mesh.gloo.solo.io
   resources:
@@ -63,5 +91,13 @@
   - get
   - list
   - patch
+  - watch
+- apiGroups:
+  - policy
+  resources:
+  - poddisruptionbudgets
+  verbs:
+  - get
+  - list
   - watch
 {{- end -}}

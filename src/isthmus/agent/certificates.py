@@ -282,17 +282,9 @@ class Restarts(Protocol):
         """Pods that started before the `cacerts` of the IssuedCertificate was written, sorted."""
         ...
 
-
-class NoRestarts:
-    """Restarts nothing, and knows of no pods."""
-
-    def progress(self, namespace: str, name: str, fingerprint: str) -> Progress:
-        """Done."""
-        return Progress(done=True)
-
-    def old_pods(self, namespace: str, name: str) -> tuple[str, ...]:
-        """None."""
-        return ()
+    def waiting_for(self) -> tuple[str, ...]:
+        """What has not been read yet; until then nothing can be said."""
+        ...
 
 
 class Certificates:
@@ -506,6 +498,8 @@ class Certificates:
         install = self._differs(certificate, target, data, now)
         if install is not None:
             return Decision(install)
+        if self._restarts.waiting_for():
+            return Decision(wake=renew)
         old = self._restarts.old_pods(self._namespace, certificate.name)
         directive = certificate.spec.pod_bounce_directive
         if directive is None:

@@ -11,13 +11,14 @@ import msgspec
 import structlog
 
 from isthmus.agent.apply import Applier
-from isthmus.agent.certificates import Certificates, NoRestarts
+from isthmus.agent.certificates import Certificates
 from isthmus.agent.certify import Certifier
 from isthmus.agent.credentials import SecretNames, SecretStore
 from isthmus.agent.metrics import AgentMetrics
 from isthmus.agent.outputs import Outputs
 from isthmus.agent.ownership import selector
 from isthmus.agent.report import Reporter
+from isthmus.agent.restart import Restarter
 from isthmus.discovery import Discovery
 from isthmus.kube import KubeClient
 from isthmus.program.lifecycle import BadOption
@@ -67,15 +68,17 @@ async def run_agent(kube: KubeClient, options: Options) -> None:
     """Run the agent of the cluster that *kube* speaks to, until cancelled. Raises `BadOption`."""
     outputs = Outputs(options.cluster, options.namespace)
     reporter = Reporter(kube, Discovery(options.cluster, options.namespace), lambda: certifier.known)
+    restarter = Restarter(kube, options.namespace)
     certifier = Certifier(
         kube,
-        Certificates(options.cluster, options.namespace, NoRestarts()),
+        Certificates(options.cluster, options.namespace, restarter),
         outputs,
         reporter.publication,
         labels=selector(options.cluster, options.namespace),
         namespace=options.namespace,
         ready=reporter.look,
     )
+    restarter.changed(certifier.look)
     applier = Applier(kube, outputs, reporter.write_report, certifier.received)
     try:
         relay = RelayClient(
@@ -111,6 +114,7 @@ async def run_agent(kube: KubeClient, options: Options) -> None:
         tasks.create_task(reporter.run(), name="report")
         tasks.create_task(applier.run(), name="apply")
         tasks.create_task(certifier.run(), name="certify")
+        tasks.create_task(restarter.run(), name="restart")
         tasks.create_task(relay.run(), name="relay")
         if options.metrics_port:
             tasks.create_task(serve_probes(), name="probes")

@@ -25,11 +25,12 @@ REPORT = ("patch",)
 
 
 class Grant(msgspec.Struct, frozen=True):
-    """One row: *verbs* on *kinds*, or on their *subresource*."""
+    """One row: *verbs* on *kinds*, or on their *subresource*; if there are *names*, on objects of these names only."""
 
     kinds: tuple[Kind, ...]
     verbs: tuple[str, ...]
     subresource: str = ""
+    names: tuple[str, ...] = ()
 
 
 def _kinds_of(types: Iterable[type]) -> tuple[Kind, ...]:
@@ -63,18 +64,30 @@ DISCOVERY_INPUTS = (
 AGENT_GRANTS = (
     Grant(DISCOVERY_INPUTS, READ),
     Grant(istio.OUTPUT_KINDS, (*READ, *WRITE)),
+    # Istio's plug-in certificates, wherever Istio is. Server-side apply names what it creates, and a watch may name what
+    # it selects, so these rights may too.
+    Grant((kinds.SECRET,), (*READ, *WRITE), names=("cacerts",)),
+    # Restarts: a note on the template of what owns the pods; bare pods, and where that would take too many, eviction.
+    Grant((kinds.POD_DISRUPTION_BUDGET,), READ),
+    Grant((kinds.DEPLOYMENT, kinds.REPLICA_SET, kinds.DAEMON_SET, kinds.STATEFUL_SET), ("patch",)),
+    Grant((kinds.POD,), ("create",), "eviction"),
 )
 """On the whole managed cluster: exactly what it reads and writes."""
 
 
 def rules(grants: Iterable[Grant]) -> list[Manifest]:
-    """The RBAC rules that *grants* amount to: one per API group and set of verbs, sorted."""
-    resources: dict[tuple[str, tuple[str, ...]], set[str]] = defaultdict(set)
+    """The RBAC rules that *grants* amount to: one per API group, names and set of verbs, sorted."""
+    resources: dict[tuple[str, tuple[str, ...], tuple[str, ...]], set[str]] = defaultdict(set)
     for grant in grants:
         for kind in grant.kinds:
             name = f"{kind.plural}/{grant.subresource}" if grant.subresource else kind.plural
-            resources[kind.group, tuple(sorted(grant.verbs))].add(name)
+            resources[kind.group, grant.names, tuple(sorted(grant.verbs))].add(name)
     return [
-        {"apiGroups": [group], "resources": sorted(names), "verbs": list(verbs)}
-        for (group, verbs), names in sorted(resources.items())
+        {
+            "apiGroups": [group],
+            "resources": sorted(found),
+            **({"resourceNames": list(names)} if names else {}),
+            "verbs": list(verbs),
+        }
+        for (group, names, verbs), found in sorted(resources.items())
     ]

@@ -201,6 +201,10 @@ class Pods:
         """As told."""
         return self.old
 
+    def waiting_for(self) -> tuple[str, ...]:
+        """Nothing."""
+        return ()
+
 
 class Agent:
     """An agent without I/O: acts on *cluster*, and sees its changes when `see` says so."""
