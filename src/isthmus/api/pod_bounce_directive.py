@@ -56,6 +56,12 @@ class PodBounceDirectiveStatus(ApiStruct, frozen=True):
 
     pods_bounced: tuple[BouncedPods, ...] = ()
     """One entry per selector of the spec, in its order, as far as the restart is."""
+    observed_certificate: str = ""
+    """Fingerprint of the certificate that the pods are restarted for."""
+    finished: bool = False
+    """Whether no pod is left that runs with an older one."""
+    waiting: tuple[str, ...] = ()
+    """What is waited for, and what is left to a person: pods that can't be restarted without harm."""
 
 
 class PodBounceDirective(Resource, frozen=True):
