@@ -1,28 +1,22 @@
 """Brings up what the walk-through starts from: the clusters, Istio on all but the first, and bookinfo.
 
 Istio and bookinfo come the way users bring them: `istioctl install` and `kubectl apply` with the walk-through's files.
-Until Isthmus itself issues the intermediate CAs, both istiods are given one below a shared test root.
+Each istiod makes itself a root of its own, as everywhere: only a VirtualMesh gives them one in common.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import tempfile
-from base64 import b64encode
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
 from importlib.resources import files
-from secrets import randbits
 
 from isthmus.embedded.fleet import walkthrough
 from isthmus.lab.binaries import Binaries
 from isthmus.lab.box import Box
-from isthmus.pki import make_root, make_signing_authority, new_key
 
-LIFE = timedelta(days=30)
 COMMAND_SECONDS = 240.0
 # Which of bookinfo runs on the first Istio cluster: the walk-through's two `kubectl apply -l`. Others run all of it.
 FIRST = ("app,version notin (v3)", "account")
@@ -42,15 +36,11 @@ class Setup:
 
     def clusters(self, names: Sequence[str], *, bookinfo: bool = True) -> None:
         """Istio and bookinfo on all clusters *names*, side by side. Raises `CommandFailed`."""
-        roots = _authorities(names)
         with ThreadPoolExecutor(len(names)) as threads:
-            for done in [
-                threads.submit(self._cluster, name, name == names[0], roots[name], bookinfo=bookinfo) for name in names
-            ]:
+            for done in [threads.submit(self._cluster, name, name == names[0], bookinfo=bookinfo) for name in names]:
                 done.result()
 
-    def _cluster(self, name: str, is_first: bool, authority: dict[str, bytes], *, bookinfo: bool) -> None:
-        self.kubectl(name, "apply", "-f", "-", stdin=json.dumps(_namespaces_and_authority(name, authority)))
+    def _cluster(self, name: str, is_first: bool, *, bookinfo: bool) -> None:
         self._istio(name)
         if not bookinfo:
             return
@@ -110,31 +100,3 @@ class Setup:
         if done.returncode:
             raise CommandFailed(f"{' '.join(argv)}\n{done.stdout}{done.stderr}".strip())
         return done.stdout
-
-
-def _authorities(names: Sequence[str]) -> dict[str, dict[str, bytes]]:
-    now = datetime.now(UTC)
-    root = make_root(new_key(), common_name="isthmus-lab-root", serial=randbits(120), now=now, life=LIFE)
-    made = {}
-    for name in names:
-        own = make_signing_authority(
-            root, new_key(), common_name=f"isthmus-lab-{name}", serial=randbits(120), now=now, life=LIFE
-        )
-        made[name] = {
-            "ca-cert.pem": own.certificate,
-            "ca-key.pem": own.key,
-            "cert-chain.pem": own.certificate + root.certificate,
-            "root-cert.pem": root.certificate,
-        }
-    return made
-
-
-def _namespaces_and_authority(cluster: str, authority: dict[str, bytes]) -> dict[str, object]:
-    namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "istio-system"}}
-    secret = {
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "metadata": {"name": "cacerts", "namespace": "istio-system"},
-        "data": {key: b64encode(value).decode() for key, value in authority.items()},
-    }
-    return {"apiVersion": "v1", "kind": "List", "items": [namespace, secret]}
