@@ -80,10 +80,10 @@ class Trust:
         self.plans: Collection[Ref, Plan] = graph.derive("trust plans", self._placed, self._plan)
         self._issued = graph.expand("issued certificates", self.plans, self._issue)
         self._directives = graph.expand("pod bounce directives", self.plans, self._direct)
-        self.progress: Collection[Ref, Progress] = graph.derive("trust progress", self.plans, self._progress)
         self._domains: Index[Ref, Ref, _Placed] = graph.index(
             "trust domains by virtual mesh", self._placed, lambda _, placed: (placed.virtual_mesh,)
         )
+        self.progress: Collection[Ref, Progress] = graph.derive("trust progress", self.plans, self._progress)
         self.progress_by_virtual_mesh: Index[Ref, Ref, Progress] = graph.index(
             "trust progress by virtual mesh", self.progress, lambda _, progress: (progress.virtual_mesh,)
         )
