@@ -64,8 +64,8 @@ DISCOVERY_INPUTS = (
 AGENT_GRANTS = (
     Grant(DISCOVERY_INPUTS, READ),
     Grant(istio.OUTPUT_KINDS, (*READ, *WRITE)),
-    # Istio's plug-in certificates, wherever Istio is. Server-side apply names what it creates, and a watch may name what
-    # it selects, so these rights may too.
+    # Istio's plug-in certificates, wherever Istio is. Server-side apply names what it creates, and a watch may name
+    # what it selects, so these rights may too.
     Grant((kinds.SECRET,), (*READ, *WRITE), names=("cacerts",)),
     # Restarts: a note on the template of what owns the pods; bare pods, and where that would take too many, eviction.
     Grant((kinds.POD_DISRUPTION_BUDGET,), READ),
