@@ -121,7 +121,7 @@ def check_chain(chain: bytes, trust: bytes, now: datetime) -> Problem | None:
         roots = load_certificates(trust)
     except PemInvalid as error:
         return Problem("ca.crt", "InvalidCertificate", str(error))
-    current, issuers = certificates[0], [*certificates[1:], *roots]
+    current, issuers = certificates[0], [*roots, *certificates[1:]]  # what is trusted first: RFC 4158, 2.4
     for _ in range(len(issuers) + 1):
         facts = _facts(current)
         if now < facts.not_before:
