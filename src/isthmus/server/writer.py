@@ -184,6 +184,8 @@ class Writer:
         if action is not None:
             self._stored.changed(kind, await self._kube.apply_status(kind, action.manifest))
             self.writes += 1
+            if (key.api_version, key.kind) in _DISCOVERED:
+                self._add("object", [key])  # the answer may be the first that tells of somebody's edit
         return None
 
     def _note_if_stored(self, cluster: Cluster) -> None:
