@@ -8,9 +8,12 @@ from typing import Self
 
 
 class Network:
-    """Forwards TCP connections on a port of its own to *address* (``host:port``)."""
+    """Forwards TCP connections on a port of its own to *address* (``host:port``).
 
-    def __init__(self, address: str) -> None:
+    With *record* it keeps what went either way, one entry for each direction of a connection.
+    """
+
+    def __init__(self, address: str, *, record: bool = False) -> None:
         host, _, port = address.rpartition(":")
         self._target = (host, int(port))
         self._server: asyncio.Server | None = None
@@ -18,6 +21,7 @@ class Network:
         self._tasks: set[asyncio.Task[None]] = set()
         self._dialling: set[asyncio.Task[None]] = set()
         self.cuts = 0
+        self.recorded: list[bytearray] | None = [] if record else None
 
     @property
     def address(self) -> str:
@@ -63,16 +67,24 @@ class Network:
             self._dialling.discard(task)
         self._open |= {writer, back}
         try:
-            await asyncio.gather(_pump(reader, back), _pump(there, writer))
+            await asyncio.gather(_pump(reader, back, self._tape()), _pump(there, writer, self._tape()))
         finally:
             for end in (writer, back):
                 self._open.discard(end)
                 end.transport.abort()
 
+    def _tape(self) -> bytearray | None:
+        if self.recorded is None:
+            return None
+        self.recorded.append(bytearray())
+        return self.recorded[-1]
 
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, tape: bytearray | None) -> None:
     try:
         while data := await reader.read(65536):
+            if tape is not None:
+                tape += data
             writer.write(data)
             await writer.drain()
     except OSError:
