@@ -87,12 +87,20 @@ def federated(bookinfo: Lab) -> Lab:
         bookinfo.shell(block)
     for cluster, other in (("cluster1", "cluster2"), ("cluster2", "cluster1")):
         url = f"http://details.default.svc.{other}.global:9080/details/0"
+        eventually(
+            f"no pod of {cluster} is to restart for its trust", partial(_is_settled, bookinfo, cluster), within=300
+        )
         eventually(f"{cluster} reaches details of {other}", partial(_answers, bookinfo, cluster, url))
     return bookinfo
 
 
 def _answers(lab: Lab, cluster: str, url: str) -> bool:
     return bool(lab.call(cluster, url)[0]["status"] == 200)
+
+
+def _is_settled(lab: Lab, cluster: str) -> bool:
+    issued = lab.objects(cluster, "issuedcertificates", "-n", "gloo-mesh")
+    return bool(issued) and all((each.get("status") or {}).get("state") == "FINISHED" for each in issued)
 
 
 def _path(argument: str) -> Path:
