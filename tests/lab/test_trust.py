@@ -63,10 +63,11 @@ def apart(bookinfo: Lab) -> Lab:
     """A virtual mesh federates both clusters and leaves their certificates alone: each trusts its own root only."""
     bookinfo.kubectl("mgmt", "delete", "virtualmesh", "virtual-mesh", "-n", "gloo-mesh", "--ignore-not-found")
     for cluster in CLUSTERS:
-        issued = eventually_gone(bookinfo, cluster, "secret", "cacerts", "-n", "istio-system")
+        secret = ("secret", "cacerts", "-n", "istio-system")
+        eventually(f"{cluster}'s certificate is gone", partial(is_gone, bookinfo, cluster, *secret))
         for app, version in APPS.items():
             give_readiness(bookinfo, cluster, f"{app}-{version}", app)
-        if issued:
+        if not has_root(bookinfo, cluster, "default", own_root(bookinfo, cluster)):
             restart_everything(bookinfo, cluster)
         bookinfo.kubectl(cluster, "wait", "--for=condition=Available", "deployment", "--all", "--timeout=120s")
     apply_virtual_mesh(bookinfo, trust=False)
@@ -290,8 +291,7 @@ def restart_everything(lab: Lab, cluster: str) -> None:
     """By hand, as one does who leaves a virtual mesh: istiod makes itself a root again, then all others."""
     lab.kubectl(cluster, "rollout", "restart", "deployment/istiod", "-n", "istio-system")
     lab.kubectl(cluster, "rollout", "status", "deployment/istiod", "-n", "istio-system", "--timeout=120s")
-    [own] = lab.objects(cluster, "secret", "istio-ca-secret", "-n", "istio-system")
-    root = base64.b64decode(own["data"]["ca-cert.pem"]).decode().strip()
+    root = own_root(lab, cluster)
     for namespace in ("istio-system", "default"):
         eventually(f"{namespace} has istiod's root", partial(has_root, lab, cluster, namespace, root), within=120)
     for namespace, chosen in (("istio-system", ["deployment/istio-ingressgateway"]), ("default", ["deployment"])):
@@ -301,17 +301,19 @@ def restart_everything(lab: Lab, cluster: str) -> None:
             lab.kubectl(cluster, "rollout", "status", name, "-n", namespace, "--timeout=180s")
 
 
+def own_root(lab: Lab, cluster: str) -> str:
+    """The root that istiod makes itself."""
+    [own] = lab.objects(cluster, "secret", "istio-ca-secret", "-n", "istio-system")
+    return base64.b64decode(own["data"]["ca-cert.pem"]).decode().strip()
+
+
 def has_root(lab: Lab, cluster: str, namespace: str, root: str) -> bool:
     [given] = lab.objects(cluster, "configmap", "istio-ca-root-cert", "-n", namespace)
     return bool(given["data"]["root-cert.pem"].strip() == root)
 
 
-def eventually_gone(lab: Lab, cluster: str, *arguments: str) -> bool:
-    """Whether the object was there; it no longer is."""
-    if not lab.has(cluster, *arguments):
-        return False
-    eventually(f"{arguments[1]} is gone", lambda: not lab.has(cluster, *arguments), within=120)
-    return True
+def is_gone(lab: Lab, cluster: str, *arguments: str) -> bool:
+    return not lab.has(cluster, *arguments)
 
 
 def is_in(lab: Lab, cluster: str, old: str, holds: Callable[[str], bool]) -> bool:
