@@ -16,6 +16,7 @@ import yaml
 
 from isthmus.agent.ownership import ownership_labels, selector, with_labels
 from isthmus.api.discovery import Destination, Mesh, Workload
+from isthmus.api.issued_certificate import IssuedCertificate, IssuedCertificateState, IssuedCertificateStatus
 from isthmus.api.kubernetes_cluster import KubernetesCluster
 from isthmus.api.parse import ParseFailure, parse
 from isthmus.api.settings import Settings
@@ -28,6 +29,9 @@ from isthmus.install import ManagementPlaneValues, Release
 from isthmus.istio.kinds import OUTPUT_KINDS
 from isthmus.kube import KubeClient
 from isthmus.model.ref import ObjectKey
+from isthmus.server.notes import TRUST, Notes
+from isthmus.server.records import with_certificate
+from isthmus.server.roots import read_rotations
 from isthmus.translate import Engine
 from tests.system.http_door import open_door
 from tests.system.link import Network
@@ -40,6 +44,9 @@ State = dict[tuple[str, ObjectKey], Manifest]
 SECONDS = 120.0  # a guard; everything here takes a second or two on a machine that is not overloaded
 POLL_SECONDS = 0.25
 POD_ADDRESS = re.compile(r"\b10\.\d+\.\d+\.\d+\b")
+FINGERPRINT = re.compile(r"\b[0-9a-f]{64}\b")
+TIME = re.compile(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
+OBSERVED = re.compile(r'"observedGeneration":\d+')
 
 
 class Federation:
@@ -85,6 +92,22 @@ class Federation:
                 state["mgmt", key_of(item)] = content(item) | {"status": status_of(item)}
         return state
 
+    async def certificates(self, cluster: str) -> dict[str, IssuedCertificateStatus]:
+        """How far the certificate of each mesh of *cluster* should be, by name: as it is, but done."""
+        found = {}
+        for item in (await self.kube[cluster].list(IssuedCertificate.KIND)).items:
+            status = msgspec.convert(item.get("status") or {}, IssuedCertificateStatus)
+            done = msgspec.structs.replace(
+                status,
+                observed_generation=item["metadata"]["generation"],
+                state=IssuedCertificateState.FINISHED,
+                observed_trust=item["spec"]["trust"],
+                error="",
+                outdated_pods=None,
+            )
+            found[item["metadata"]["name"]] = done
+        return found
+
     async def expected(self) -> State:
         """What the clusters should have, from what users have on them: computed at once, by the pure core alone."""
         engine = Engine("gloo-mesh")
@@ -99,9 +122,14 @@ class Federation:
                     state["mgmt", key_of(item)] = content(item)
         for cluster in self.fleet.managed:
             lists = await asyncio.gather(*(self.kube[cluster].list(kind) for kind in INPUT_KINDS))
+            certificates = await self.certificates(cluster)
             for found in discover(cluster, [item for listed in lists for item in listed.items])[0]:
+                if isinstance(found, Mesh):
+                    found = with_certificate(found, certificates.get(found.metadata.name))
                 engine.set(found)
                 state["mgmt", found.key] = content(found.manifest())
+        for virtual_mesh, rotation in read_rotations(await Notes(self.mgmt, "gloo-mesh").read(TRUST)).items():
+            engine.set_root(virtual_mesh, rotation.facts)
         engine.run()
         for key, output in engine.outputs().items():
             labels = ownership_labels(key.cluster, "gloo-mesh")
@@ -174,9 +202,14 @@ def compare(actual: State, expected: State) -> list[str]:
 
 
 def without_pod_addresses(state: State) -> Any:
-    """*state* with one word for all pod addresses: pods get theirs in the order in which they happen to start."""
-    text = msgspec.json.encode([(cluster, str(key), found) for (cluster, key), found in sorted(state.items())])
-    return msgspec.json.decode(POD_ADDRESS.sub("pod", text.decode()))
+    """*state* with one word for all pod addresses: pods get theirs in the order in which they happen to start.
+
+    So for fingerprints and times of certificates, which no two fleets share, and for how often a certificate was asked.
+    """
+    data = msgspec.json.encode([(cluster, str(key), found) for (cluster, key), found in sorted(state.items())])
+    text = POD_ADDRESS.sub("pod", data.decode())
+    text = OBSERVED.sub('"observedGeneration":1', TIME.sub("time", FINGERPRINT.sub("fingerprint", text)))
+    return msgspec.json.decode(text)
 
 
 @asynccontextmanager

@@ -36,6 +36,9 @@ from isthmus.translate import OutputKey
 SIGNERS = 2  # at once; a signature with 4096 bits takes some milliseconds, in a thread
 DEFAULT_LIFE_DAYS = 365
 
+TRUST = "isthmus.io/trust"
+"""Annotation of a request: the trust of the IssuedCertificate that it was made for."""
+
 log = structlog.get_logger("isthmus.trust")
 
 Asked = tuple[str, ObjectKey]
@@ -182,6 +185,9 @@ class Issuer:
         trusted = signer[1] if signer is not None else b""
         if wanted is not None and signer is not None and is_answered(request, trusted, self._now()):
             self._publish(asked, None)
+            return True
+        if wanted is not None and request.metadata.annotations.get(TRUST, wanted.trust) != wanted.trust:
+            self._publish(asked, None)  # of the step before; the agent is about to ask anew
             return True
         if (reason := refusal(request, wanted, cluster)) is not None:
             self._refuse(asked, request, reason)
