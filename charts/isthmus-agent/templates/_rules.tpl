@@ -32,6 +32,14 @@
   - patch
   - watch
 - apiGroups:
+  - ''
+  resources:
+  - secrets
+  resourceNames:
+  - istio-ca-secret
+  verbs:
+  - get
+- apiGroups:
   - admissionregistration.k8s.io
   resources:
   - mutatingwebhookconfigurations

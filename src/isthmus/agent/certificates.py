@@ -13,9 +13,13 @@ Everything that counts is on the cluster, so an agent that is killed anywhere go
 | the answer is valid only from a later time on              | wait for that time                        | REQUESTED |
 | the certificate has used up its life but for a share       | make a key                                | PENDING   |
 | `cacerts` is missing, or differs from key and answer       | write `cacerts`                           | ISSUED    |
+| `cacerts` has a bridge, and pods run with it               | write it without                          | ISSUED    |
 | all is as it should be, but pods run with older ones       | wait for the restarts                     | ISSUED    |
 | all is as it should be                                     | nothing until the renewal                 | FINISHED  |
 | no IssuedCertificate, and the management plane wants none  | delete what was made for it               |           |
+
+The first `cacerts` of a mesh changes its root. So that pods with the old root and pods with the new one go on talking
+while they restart, it trusts both, and presents a *bridge*: the new root signed by the old one (`isthmus.pki.bridge`).
 
 Source: reference, certificates, state machines and Secret formats. The private key is in two Secrets and in the memory
 of the agent; nothing here puts it anywhere else.
@@ -60,12 +64,23 @@ from isthmus.pki import (
     MAX_RSA_BITS,
     MIN_RSA_BITS,
     ROOT_CERT,
+    Authority,
     PemInvalid,
     check_chain,
     inspect_intermediate_csr,
     make_intermediate_csr,
 )
-from isthmus.pki.issued import own_key_fingerprint, read_issued, same_certificate, valid_from
+from isthmus.pki.bridge import make_bridge, with_roots
+from isthmus.pki.issued import (
+    below_roots,
+    bridge_in,
+    is_among,
+    leads_to,
+    own_key_fingerprint,
+    read_issued,
+    same_certificate,
+    valid_from,
+)
 from isthmus.program.content import digest, newer
 
 Manifest = dict[str, Any]
@@ -73,6 +88,8 @@ State = IssuedCertificateState
 
 TARGET = "cacerts"
 """The only name of Secrets for Istio that the agent has the right to write."""
+SELF_SIGNED = "istio-ca-secret"
+"""Where istiod keeps the root that it made itself. Source: https://istio.io/latest/docs/tasks/security/cert-management/"""
 PRIVATE_KEY = "private-key"
 KEY_TYPE = "certificates.mesh.gloo.solo.io/generated_private_key"
 ISSUED_TYPE = "certificates.mesh.gloo.solo.io/issued_certificate"
@@ -87,6 +104,8 @@ HOLDER = "isthmus.io/issued-certificate"
 GENERATION = "isthmus.io/issued-certificate-generation"
 ISSUED_AT = "isthmus.io/issued-at"
 """On `cacerts`: when its content last changed."""
+BRIDGED = "isthmus.io/bridged"
+"""On `cacerts`: whether it trusts the root before as well."""
 TAKE_OVER = "isthmus.io/take-over"
 """On somebody else's `cacerts`: ``true`` gives it to us."""
 TRUST = "isthmus.io/trust"
@@ -182,6 +201,7 @@ class Target:
     version: Version
     owned: bool
     take_over: bool
+    bridged: bool
     type: str
     holder: str
     generation: str
@@ -226,10 +246,16 @@ class WriteAnswer:
 
 @dataclass(frozen=True)
 class Install:
-    """Apply *manifest*, the Secret `cacerts`; by force if it *replaces* one."""
+    """Apply *manifest*, the Secret `cacerts`; by force if it *replaces* one.
+
+    The *first* one changes the mesh's root: `bridged_manifest` is to be applied instead. What *before* holds, somebody
+    else's `cacerts`, is what the mesh has now; if that is empty, it is what `SELF_SIGNED` holds.
+    """
 
     manifest: Manifest = field(repr=False)
     replaces: Version | None
+    first: bool = False
+    before: Mapping[str, bytes] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)
@@ -237,7 +263,7 @@ class Tell:
     """Write *status* into the IssuedCertificate."""
 
     name: str
-    uid: str
+    version: Version
     status: IssuedCertificateStatus
 
 
@@ -495,7 +521,8 @@ class Certificates:
             CERT_CHAIN: status.cert_chain or status.signed_certificate,
             ROOT_CERT: status.signing_root_ca,
         }
-        install = self._differs(certificate, target, data, now)
+        bridged = _bridged(data, target) if target is not None and target.owned and target.bridged else None
+        install = self._differs(certificate, target, bridged or data, now, bridged=bridged is not None)
         if install is not None:
             return Decision(install)
         if self._restarts.waiting_for():
@@ -506,7 +533,11 @@ class Certificates:
             text = "pods with an older certificate to be restarted, istiod first" if old else ""
             progress = Progress(done=not old, waiting=text)
         else:
-            progress = self._restarts.progress(directive.namespace, directive.name, fingerprint(data))
+            progress = self._restarts.progress(directive.namespace, directive.name, fingerprint(bridged or data))
+        if progress.done and bridged is not None:
+            # Those who restart pods by hand are not asked to do it once more: the old root goes when pods do.
+            since = target.issued_at if target is not None and directive is None else ""
+            return Decision(self._differs(certificate, target, data, now, since=since))
         state = State.FINISHED if progress.done else State.ISSUED
         return self._tell(certificate, state, waiting=progress.waiting, wake=renew, issued=issued.not_after, old=old)
 
@@ -518,25 +549,35 @@ class Certificates:
         return self._told(certificate) or Decision(make)
 
     def _differs(
-        self, certificate: Certificate, target: Target | None, data: Mapping[str, bytes], now: datetime
+        self,
+        certificate: Certificate,
+        target: Target | None,
+        data: Mapping[str, bytes],
+        now: datetime,
+        *,
+        bridged: bool = False,
+        since: str = "",
     ) -> Install | None:
-        """What makes `cacerts` hold *data*, or None if it does."""
+        """What makes `cacerts` hold *data*, or None if it does. *since* stands for the time of the change."""
         place = certificate.target
         holder = f"{self._namespace}/{certificate.name}"
         generation = str(certificate.resource.metadata.generation)
+        owned = target is not None and target.owned
         same = target is not None and all(target.data.get(key) == value for key, value in data.items())
-        if target is not None and same and target.owned and target.issued_at:
-            if (target.holder, target.generation) == (holder, generation):
-                return None
-            issued_at = target.issued_at
-        else:
-            issued_at = _time(now)
-        annotations = {HOLDER: holder, GENERATION: generation, ISSUED_AT: issued_at}
+        issued_at = target.issued_at if target is not None and owned and same and target.issued_at else ""
+        if issued_at and target is not None and (target.holder, target.generation) == (holder, generation):
+            return None
+        annotations = {
+            HOLDER: holder,
+            GENERATION: generation,
+            ISSUED_AT: issued_at or since or _time(now),
+            BRIDGED: "true" if bridged else "false",
+        }
         # The type of a Secret never changes; one that was taken over keeps its own.
         kind = ISSUED_TYPE if target is None else target.type
-        manifest = self._secret(place.namespace, place.name, kind, annotations, data)
         version = target.version if target is not None else None
-        return Install(_based_on(manifest, version), version)
+        manifest = _based_on(self._secret(place.namespace, place.name, kind, annotations, data), version)
+        return Install(manifest, version, not owned, target.data if target is not None and not owned else {})
 
     def _leftover(self, name: str, certificate: Certificate | None) -> Delete | None:
         """What of us is there for nobody any more."""
@@ -591,7 +632,8 @@ class Certificates:
             not_after=_time(ends) if ends is not None else "",
             outdated_pods=OutdatedPods(count=len(old), names=old[:MOST_NAMES]) if old else None,
         )
-        action = None if status == resource.status else Tell(certificate.name, resource.metadata.uid, status)
+        version = Version(resource.metadata.uid, resource.metadata.resource_version)
+        action = None if status == resource.status else Tell(certificate.name, version, status)
         return Decision(action, wake, waiting)
 
     # --- manifests ----------------------------------------------------------------------------------------------------
@@ -601,6 +643,29 @@ class Certificates:
         annotations = {SPEC: make.spec, MADE_AT: _time(now)}
         manifest = self._secret(self._namespace, make.name, KEY_TYPE, annotations, {PRIVATE_KEY: pem})
         return _based_on(manifest, make.replaces)
+
+    def bridged_manifest(
+        self, install: Install, before: Mapping[str, bytes], *, serial: int, now: datetime
+    ) -> Manifest:
+        """What to apply for a first *install* where the mesh's authority *before* is in these entries of a Secret.
+
+        Raises `PemInvalid` where no bridge can be made. Takes a moment: it is signed.
+        """
+        data = data_of(install.manifest)
+        root = before.get(CA_CERT, b"")
+        if before.get(ROOT_CERT) and not is_among(root, before[ROOT_CERT]):
+            raise PemInvalid("the authority that the mesh has now is no root")
+        if is_among(root, data[ROOT_CERT]):
+            return install.manifest
+        life = read_issued(data[CA_CERT]).not_after - now
+        bridge = make_bridge(
+            Authority(root, before.get(CA_KEY, b"")), data[ROOT_CERT], serial=serial, now=now, life=life
+        )
+        entries = _with_bridge(data, bridge, root)
+        metadata = install.manifest["metadata"]
+        annotations = {**metadata["annotations"], BRIDGED: "true"}
+        encoded = {key: b64encode(value).decode() for key, value in entries.items()}
+        return {**install.manifest, "metadata": {**metadata, "annotations": annotations}, "data": encoded}
 
     def request_manifest(self, ask: Ask) -> Manifest:
         """The CertificateRequest. Takes a moment: it is signed. Raises `PemInvalid`."""
@@ -618,12 +683,8 @@ class Certificates:
 
     def status_manifest(self, action: WriteAnswer | Tell) -> Manifest:
         """The object with its new status."""
-        metadata = {"namespace": self._namespace, "name": action.name}
-        match action:
-            case WriteAnswer():
-                metadata |= {"uid": action.version.uid, "resourceVersion": action.version.resource_version}
-            case Tell(uid=uid) if uid:
-                metadata |= {"uid": uid}
+        known = {"uid": action.version.uid, "resourceVersion": action.version.resource_version}
+        metadata = {"namespace": self._namespace, "name": action.name, **known}
         status: Any = msgspec.json.decode(msgspec.json.encode(action.status))
         return {"metadata": metadata, "status": status}
 
@@ -668,7 +729,7 @@ class Certificates:
             case Slot.KEYS:
                 if not owned or item.get("type") != KEY_TYPE:
                     return None
-                pem = _data(item).get(PRIVATE_KEY, b"")
+                pem = data_of(item).get(PRIVATE_KEY, b"")
                 try:
                     whose = own_key_fingerprint(pem)
                 except PemInvalid:
@@ -679,11 +740,12 @@ class Certificates:
                     version,
                     owned,
                     annotations.get(TAKE_OVER) == "true",
+                    annotations.get(BRIDGED) == "true",
                     item.get("type", "Opaque"),
                     annotations.get(HOLDER, ""),
                     annotations.get(GENERATION, ""),
                     annotations.get(ISSUED_AT, ""),
-                    _data(item),
+                    data_of(item),
                 )
 
     def _certificate(self, name: str) -> Certificate | None:
@@ -763,6 +825,22 @@ def _unfit(status: CertificateRequestStatus, key: Key, spec: IssuedCertificateSp
     return f"the answer's certificate is not usable: {problem.message}" if problem is not None else ""
 
 
+def _bridged(data: Mapping[str, bytes], target: Target) -> dict[str, bytes] | None:
+    """*data* with the bridge that *target* has, None if that leads elsewhere."""
+    try:
+        found = bridge_in(target.data.get(CERT_CHAIN, b""), target.data.get(ROOT_CERT, b""))
+        if found is None or not leads_to(found[0], data[ROOT_CERT]):
+            return None
+        return _with_bridge(data, *found)
+    except PemInvalid:
+        return None
+
+
+def _with_bridge(data: Mapping[str, bytes], bridge: bytes, old: bytes) -> dict[str, bytes]:
+    chain = below_roots(data[CERT_CHAIN], data[ROOT_CERT]) + bridge
+    return {**data, CERT_CHAIN: chain, ROOT_CERT: with_roots(data[ROOT_CERT], old)}
+
+
 def _read_request(resource: CertificateRequest, version: Version, *, owned: bool) -> Request:
     annotations = resource.metadata.annotations
     try:
@@ -821,7 +899,8 @@ def _place(item: Manifest) -> tuple[str, str]:
     return item["metadata"].get("namespace", ""), item["metadata"]["name"]
 
 
-def _data(item: Manifest) -> dict[str, bytes]:
+def data_of(item: Manifest) -> dict[str, bytes]:
+    """What a Secret holds; nothing if that is unreadable."""
     try:
         return {key: b64decode(value, validate=True) for key, value in (item.get("data") or {}).items()}
     except (NotBase64, TypeError, ValueError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 
@@ -10,6 +11,7 @@ import msgspec
 import structlog
 
 from isthmus.agent.certificates import (
+    SELF_SIGNED,
     TARGET,
     Action,
     Ask,
@@ -21,11 +23,23 @@ from isthmus.agent.certificates import (
     Slot,
     Tell,
     WriteAnswer,
+    data_of,
 )
 from isthmus.agent.outputs import Outputs
 from isthmus.api.certificate_request import CertificateRequest
 from isthmus.api.issued_certificate import IssuedCertificate
-from isthmus.kube import AlreadyExists, Changed, Conflict, KubeClient, KubeError, Removed, Replaced, WatchEvent
+from isthmus.kube import (
+    AlreadyExists,
+    Changed,
+    Conflict,
+    Forbidden,
+    KubeClient,
+    KubeError,
+    NotFound,
+    Removed,
+    Replaced,
+    WatchEvent,
+)
 from isthmus.model.kinds import SECRET
 from isthmus.model.ref import ObjectKey
 from isthmus.pki import PemInvalid, new_rsa_key
@@ -35,6 +49,7 @@ from isthmus.program.watching import follow
 from isthmus.relay import Publication
 
 WORKERS = 2  # a cluster has one mesh, seldom a few; keys of several are made side by side
+SERIAL_BITS = 127  # positive, and beyond guessing
 LONGEST_SLEEP = 3600.0  # seconds; a clock that is put right is noticed by then
 
 log = structlog.get_logger("isthmus.certificates")
@@ -170,8 +185,8 @@ class Certifier:
                 self._take(Slot.REQUESTS, await self._kube.apply_status(Slot.REQUESTS.kind, manifest))
             case Install():
                 place = action.manifest["metadata"]
-                answer = await self._kube.apply(SECRET, action.manifest, force=action.replaces is not None)
-                self._take(Slot.TARGETS, answer)
+                manifest = await self._bridged(action) if action.first else action.manifest
+                self._take(Slot.TARGETS, await self._kube.apply(SECRET, manifest, force=action.replaces is not None))
                 log.info("certificate written", secret=f"{place['namespace']}/{place['name']}")
             case Tell():
                 manifest = self._certificates.status_manifest(action)
@@ -184,6 +199,23 @@ class Certifier:
                 )
                 self._certificates.gone(slot, namespace, name)
                 log.info("deleted", kind=slot.kind.kind, namespace=namespace, name=name)
+
+    async def _bridged(self, install: Install) -> Manifest:
+        """What to apply so that pods under the mesh's root before go on talking to those under the new one."""
+        namespace = install.manifest["metadata"]["namespace"]
+        before = install.before
+        try:
+            if not before:
+                before = data_of(await self._kube.get(SECRET, namespace, SELF_SIGNED))
+            serial = secrets.randbits(SERIAL_BITS)
+            return await asyncio.to_thread(
+                self._certificates.bridged_manifest, install, before, serial=serial, now=self._clock()
+            )
+        except NotFound:
+            return install.manifest  # nothing has been signed here yet
+        except (Forbidden, PemInvalid) as error:
+            log.warning("pods will distrust each other until all have restarted", namespace=namespace, error=str(error))
+            return install.manifest
 
     async def _write(self, slot: Slot, manifest: Manifest) -> Manifest:
         """Create what is new, so that nothing of somebody else is joined; replace what is ours."""

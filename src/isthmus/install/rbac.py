@@ -67,6 +67,8 @@ AGENT_GRANTS = (
     # Istio's plug-in certificates, wherever Istio is. Server-side apply names what it creates, and a watch may name
     # what it selects, so these rights may too.
     Grant((kinds.SECRET,), (*READ, *WRITE), names=("cacerts",)),
+    # The root that an istiod made itself: it signs once for the root that follows it.
+    Grant((kinds.SECRET,), ("get",), names=("istio-ca-secret",)),
     # Restarts: a note on the template of what owns the pods; bare pods, and where that would take too many, eviction.
     Grant((kinds.POD_DISRUPTION_BUDGET,), READ),
     Grant((kinds.DEPLOYMENT, kinds.REPLICA_SET, kinds.DAEMON_SET, kinds.STATEFUL_SET), ("patch",)),

@@ -8,7 +8,7 @@ from datetime import datetime
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
-from isthmus.pki.certificates import load_certificates
+from isthmus.pki.certificates import is_issued_by, load_certificates, to_pem
 from isthmus.pki.keys import PemInvalid, fingerprint_of, load_key
 
 
@@ -58,3 +58,31 @@ def valid_from(pem: bytes) -> datetime:
 def same_certificate(pem: bytes, other: bytes) -> bool:
     """Whether two PEM texts begin with the same certificate. Raises `PemInvalid`."""
     return load_certificates(pem)[0] == load_certificates(other)[0]
+
+
+def below_roots(chain: bytes, roots: bytes) -> bytes:
+    """The certificates of *chain* that are not among *roots*. Raises `PemInvalid`."""
+    trusted = load_certificates(roots)
+    return b"".join(to_pem(certificate) for certificate in load_certificates(chain) if certificate not in trusted)
+
+
+def bridge_in(chain: bytes, roots: bytes) -> tuple[bytes, bytes] | None:
+    """The bridge (see `isthmus.pki.bridge`) at the end of *chain*, and the old root among *roots* that signed it."""
+    bridge = load_certificates(chain)[-1]
+    for root in load_certificates(roots):
+        if root.subject != bridge.subject and is_issued_by(bridge, root):
+            return to_pem(bridge), to_pem(root)
+    return None
+
+
+def leads_to(bridge: bytes, roots: bytes) -> bool:
+    """Whether *bridge* stands for one of *roots*: has its name and its key. Raises `PemInvalid`."""
+    found = load_certificates(bridge)[0]
+    return any(
+        (root.subject, root.public_key()) == (found.subject, found.public_key()) for root in load_certificates(roots)
+    )
+
+
+def is_among(certificate: bytes, roots: bytes) -> bool:
+    """Whether the first of *certificate* is one of *roots*. Raises `PemInvalid`."""
+    return load_certificates(certificate)[0] in load_certificates(roots)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from base64 import b64encode
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -108,6 +109,8 @@ class Cluster:
     events: list[tuple[Slot, Manifest, bool]] = field(default_factory=list)
     version: int = 0
     keys_made: int = 0
+    self_signed: dict[str, bytes] = field(default_factory=dict)
+    """What istiod has in `istio-ca-secret`."""
 
     def put(self, slot: Slot, manifest: Manifest, *, status: bool = False) -> Manifest:
         """Write *manifest*, or only its status. Raises `Refused` unless it is based on what is there."""
@@ -257,7 +260,11 @@ class Agent:
             case WriteAnswer():
                 answer = cluster.put(Slot.REQUESTS, machine.status_manifest(action), status=True)
                 machine.changed(Slot.REQUESTS, answer)
-            case Install(manifest, replaces):
+            case Install(manifest, replaces, first, before):
+                before = before or cluster.self_signed
+                if first and before:
+                    with suppress(PemInvalid):
+                        manifest = machine.bridged_manifest(action, before, serial=5, now=now)
                 place = (manifest["metadata"]["namespace"], manifest["metadata"]["name"])
                 if replaces is None and cluster.get(Slot.TARGETS, place) is not None:
                     raise Refused("exists")

@@ -29,6 +29,7 @@ from isthmus.api.certificate_request import CertificateRequestState
 from isthmus.api.common import ObjectRef
 from isthmus.api.issued_certificate import IssuedCertificateState as State
 from isthmus.pki import CA_CERT, CA_KEY, CERT_CHAIN, ROOT_CERT, check_chain, inspect_intermediate_csr, key_fingerprint
+from isthmus.pki.certificates import load_certificates
 from isthmus.pki.issued import read_issued
 from tests.unit.agent.issuance import (
     HOST,
@@ -202,6 +203,103 @@ def test_without_restarts_the_pods_that_need_one_are_told(world: World) -> None:
     world.pods.old = ()
     assert world.settle() is State.FINISHED
     assert world.cluster.status().outdated_pods is None
+
+
+# --- from one root to another -----------------------------------------------------------------------------------------
+
+
+def self_signed(name: str = "istio") -> dict[str, bytes]:
+    """What istiod has made itself."""
+    return {CA_CERT: root(name).certificate, CA_KEY: root(name).key}
+
+
+def is_bridge(world: World, old: bytes) -> bool:
+    """Whether those with the *old* root accept what `cacerts` presents, and those with the new one as well."""
+    data = {key: b64decode(value) for key, value in world.cluster.data().items()}
+    new = root(world.signer.trust).certificate
+    assert check_chain(data[CERT_CHAIN], new, world.now) is None
+    trusted = load_certificates(data[ROOT_CERT])
+    assert load_certificates(new)[0] == trusted[0]
+    accepted = check_chain(data[CERT_CHAIN], old, world.now) is None
+    assert (load_certificates(old)[0] in trusted) is accepted
+    return accepted
+
+
+@pytest.mark.parametrize("directive", [True, False])
+def test_the_first_certificate_is_accepted_by_those_with_the_old_root(world: World, directive: bool) -> None:
+    """Until all pods have restarted, over kills and a new spec; then the old root goes."""
+    old = root("istio").certificate
+    world.cluster.self_signed = self_signed()
+    world.cluster.want(spec(directive=directive))
+    world.pods.done, world.pods.old = False, ("default/reviews",)
+    assert world.settle() is State.ISSUED
+    assert is_bridge(world, old)
+    data = world.cluster.data()
+    world.restart()
+    assert world.settle() is State.ISSUED
+    assert world.cluster.data() == data
+
+    world.cluster.want(spec(directive=directive, days=31))
+    world.now += timedelta(minutes=1)
+    assert world.settle() is State.ISSUED
+    assert world.cluster.data()[CA_CERT] != data[CA_CERT]
+    assert is_bridge(world, old)
+    written = note(world, ISSUED_AT)
+
+    world.pods.done, world.pods.old = True, ()
+    world.now += timedelta(minutes=1)
+    assert world.settle() is State.FINISHED
+    assert not is_bridge(world, old)
+    check(world)
+    assert (note(world, ISSUED_AT) == written) is not directive
+
+
+def note(world: World, annotation: str) -> str:
+    found = world.cluster.get(Slot.TARGETS, TARGET_AT)
+    assert found is not None
+    return str(found["metadata"]["annotations"][annotation])
+
+
+def test_a_root_of_somebody_else_is_bridged_when_it_is_taken_over(world: World) -> None:
+    theirs = {**self_signed("theirs"), ROOT_CERT: root("theirs").certificate, CERT_CHAIN: root("theirs").certificate}
+    world.cluster.self_signed = self_signed("unused")
+    world.cluster.put(Slot.TARGETS, secret(TARGET_AT, theirs, annotations={TAKE_OVER: "true"}))
+    world.pods.old = ("default/reviews",)
+
+    assert world.settle() is State.ISSUED
+    assert is_bridge(world, root("theirs").certificate)
+    assert not is_bridge(world, root("unused").certificate)
+
+
+@pytest.mark.parametrize("wrong", ["no key", "another key", "no certificate", "no root"])
+def test_where_no_bridge_can_be_made_the_certificate_is_written_all_the_same(world: World, wrong: str) -> None:
+    theirs = self_signed()
+    match wrong:
+        case "no key":
+            del theirs[CA_KEY]
+        case "another key":
+            theirs[CA_KEY] = root("another").key
+        case "no certificate":
+            theirs[CA_CERT] = b"no certificate"
+        case "no root":
+            theirs[ROOT_CERT] = root("another").certificate
+    world.cluster.self_signed = theirs
+
+    assert world.settle() is State.FINISHED
+    check(world)
+
+
+def test_a_bridge_to_a_root_that_was_replaced_is_dropped(world: World) -> None:
+    world.cluster.self_signed = self_signed()
+    world.pods.old = ("default/reviews",)
+    world.settle()
+    world.signer.trust = "two"
+    world.settle()
+    assert not is_bridge(world, root("istio").certificate)
+
+    world.pods.old = ()
+    assert world.settle() is State.FINISHED
+    check(world)
 
 
 # --- what changes -----------------------------------------------------------------------------------------------------
@@ -494,6 +592,46 @@ def test_a_restored_secret_is_told_from_the_one_before(world: World) -> None:
     assert found["metadata"]["annotations"][ISSUED_AT] == "2026-05-01T13:00:00Z"
 
 
+def test_an_answer_to_the_request_before_is_not_taken_for_one(world: World) -> None:
+    """Between a new request and its answer the status says that it waits, not that something is wrong."""
+    world.settle()
+    world.cluster.want(spec(days=31))
+    world.agent.settle(world.now)
+
+    assert world.cluster.status().state is State.REQUESTED
+    assert world.cluster.status().error == ""
+
+
+def test_who_sees_late_overwrites_nothing(world: World) -> None:
+    """Of two agents, as there are while a Deployment rolls, the slower one repeats nothing."""
+    world.settle()
+    slow = Agent(world.cluster, world.pods)
+    world.cluster.want(spec(days=31))
+    slow.see()
+    world.settle()
+    version = world.cluster.version
+    for _ in range(5):
+        slow.step(world.now)
+    assert world.cluster.version == version
+
+    slow.settle(world.now)
+    assert world.cluster.version == version
+
+
+def test_a_late_word_of_a_deletion_is_not_believed(world: World) -> None:
+    """The object has been made again since, as the answer to our own write told."""
+    world.settle()
+    found = world.cluster.get(Slot.TARGETS, TARGET_AT)
+    assert found is not None
+    late = {**found, "metadata": {**found["metadata"], "resourceVersion": "1"}}
+    world.agent.machine.removed(Slot.TARGETS, late)
+    version = world.cluster.version
+    world.agent.settle(world.now)
+
+    assert world.cluster.version == version
+    assert world.agent.last == Decision(wake=world.agent.last.wake)
+
+
 # --- leaving ----------------------------------------------------------------------------------------------------------
 
 
@@ -549,18 +687,20 @@ def test_another_installations_objects_are_left_alone(world: World) -> None:
 
 # --- any history ------------------------------------------------------------------------------------------------------
 
-EVENTS = (
-    "step step step step see-one see kill answer look tell lose-key lose-request lose-cacerts lose-certificate "
-    "spoil-cacerts spoil-request respec reroot refuse allow due second-agent minutes"
-).split()
+EVENTS = [
+    *("step", "step", "step", "step", "see-one", "see", "kill", "answer", "look", "tell", "second-agent"),
+    *("lose-key", "lose-request", "lose-cacerts", "lose-certificate", "spoil-cacerts", "spoil-request"),
+    *("respec", "reroot", "refuse", "allow", "due", "minutes", "pods"),
+]
 HISTORIES = st.lists(st.sampled_from(EVENTS), max_size=40)
 
 
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(HISTORIES)
-def test_any_history_ends_the_same(events: list[str]) -> None:
+@given(HISTORIES, st.booleans())
+def test_any_history_ends_the_same(events: list[str], has_root: bool) -> None:
     """Whatever happens in whatever order, and wherever the agent is killed: one key, one request, one answer."""
     world = World()
+    world.cluster.self_signed = self_signed() if has_root else {}
     world.cluster.want(spec())
     trust = "one"
     for event in events:
@@ -607,6 +747,8 @@ def test_any_history_ends_the_same(events: list[str]) -> None:
                 world.signer.refuse = ""
             case "due":
                 world.now += timedelta(days=28)
+            case "pods":  # have restarted, or have not
+                world.pods.old = () if world.pods.old else ("default/reviews",)
             case "minutes":
                 world.now += timedelta(minutes=11)
             case "second-agent":  # while a Deployment rolls there are two for a moment
@@ -616,6 +758,7 @@ def test_any_history_ends_the_same(events: list[str]) -> None:
                 other.step(world.now)
 
     world.signer.refuse = ""
+    world.pods.old = ()
     world.settle()
 
     check(world)

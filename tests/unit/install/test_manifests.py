@@ -89,17 +89,20 @@ def test_the_agent_may_read_what_discovery_reads() -> None:
     assert set(DISCOVERY_INPUTS) == set(INPUT_KINDS)
 
 
+ISTIO_SECRETS = (["cacerts"], ["istio-ca-secret"])
+
+
 def test_no_rule_has_a_wildcard_or_lets_rights_grow() -> None:
     """Minimal rights: everything is named, and nobody may bind roles or act as others.
 
-    On whole clusters the only Secrets are Istio's plug-in certificates.
+    On whole clusters the only Secrets are those of Istio's authorities.
     """
     for item in (*management_plane(), *agent(AGENT)):
         for rule in item.get("rules", ()):
             words = {word for words in rule.values() for word in words}
 
             assert not words & {"*", "bind", "escalate", "impersonate", "rbac.authorization.k8s.io"}
-            assert ("secrets" not in words) or item["kind"] == "Role" or rule.get("resourceNames") == ["cacerts"]
+            assert ("secrets" not in words) or item["kind"] == "Role" or rule.get("resourceNames") in ISTIO_SECRETS
 
 
 def test_secrets_and_settings_are_created_once() -> None:
