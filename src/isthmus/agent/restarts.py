@@ -284,7 +284,8 @@ class _Planner:
 
     def _is_bounced(self, pod: Pod) -> bool:
         controller = self._scene.controllers.get(pod.owner) if pod.owner is not None else None
-        return controller is not None and self._is_begun(controller) and self._is_outdated(pod)
+        begins = any(not isinstance(action, Evict) and action.controller == controller for action in self._actions)
+        return controller is not None and (begins or self._is_begun(controller)) and self._is_outdated(pod)
 
     def _when_served(self) -> datetime | None:
         """Since when the restarted control plane signs; None if that is not known, so that every pod counts as old."""

@@ -21,7 +21,8 @@ ENLISTED = "isthmus.io/replacing"
 """Annotation of controllers whose pods are evicted one by one: the fingerprint, then the names of the pods."""
 
 CONTROLLERS = {kind.kind: kind for kind in (DEPLOYMENT, STATEFUL_SET, DAEMON_SET, REPLICA_SET)}
-PROXY = "istio-proxy"  # Istio's name for the container of a sidecar, and of a gateway
+# Istio's names for the container of a sidecar or gateway, and for that of istiod.
+MESHED = ("istio-proxy", "discovery")
 
 
 class Owner(NamedTuple):
@@ -52,7 +53,7 @@ class Pod:
     started: datetime | None = None
     restarted_for: str = ""
     meshed: bool = False
-    """Whether it runs a proxy of the mesh."""
+    """Whether it runs a proxy or the control plane of a mesh."""
 
     @property
     def called(self) -> str:
@@ -148,7 +149,7 @@ def read_pod(manifest: Manifest) -> Pod | None:
         created=_moment(metadata.get("creationTimestamp")),
         started=_moment(status.get("startTime")),
         restarted_for=(metadata.get("annotations") or {}).get(RESTARTED_FOR, ""),
-        meshed=any(container.get("name") == PROXY for container in containers),
+        meshed=any(container.get("name") in MESHED for container in containers),
     )
 
 
