@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from isthmus.api.base import ObjectMeta
 from isthmus.api.common import ClusterObjectRef, ObjectRef
 from isthmus.api.discovery import (
+    AgentInfo,
     Destination,
     DestinationSpec,
     Endpoint,
@@ -14,14 +15,18 @@ from isthmus.api.discovery import (
     EndpointSubset,
     ExternalAddress,
     IstioMesh,
+    KubernetesWorkload,
     KubeService,
     Mesh,
     MeshInstallation,
     MeshSpec,
     ServicePort,
     ServiceType,
+    Workload,
+    WorkloadSpec,
 )
-from isthmus.api.virtual_mesh import Federation, VirtualMesh, VirtualMeshSpec
+from isthmus.api.issued_certificate import IssuedCertificateStatus
+from isthmus.api.virtual_mesh import Federation, MtlsConfig, VirtualMesh, VirtualMeshSpec
 
 EVERYTHING = Federation()
 HTTP = ServicePort(port=9080, name="http", protocol="TCP", target_port_number=9080)
@@ -38,11 +43,37 @@ def mesh_ref(cluster: str, plane: str = "istiod") -> ObjectRef:
     return ObjectRef(name=f"{plane}-istio-system-{cluster}", namespace="gloo-mesh")
 
 
-def mesh(cluster: str, *, dns: bool = True, root: str = "istio-system", plane: str = "istiod") -> Mesh:
+def mesh(
+    cluster: str,
+    *,
+    dns: bool = True,
+    root: str = "istio-system",
+    plane: str = "istiod",
+    aliases: tuple[str, ...] = (),
+    agent: str = "",
+    certificate: IssuedCertificateStatus | None = None,
+) -> Mesh:
     """An Istio mesh on *cluster*."""
     installation = MeshInstallation(namespace=root, cluster=cluster)
-    istio = IstioMesh(installation=installation, trust_domain=cluster, smart_dns_proxying_enabled=dns)
-    return Mesh(metadata=meta(mesh_ref(cluster, plane).name), spec=MeshSpec(istio=istio))
+    istio = IstioMesh(
+        installation=installation,
+        trust_domain=cluster,
+        trust_domain_aliases=aliases,
+        smart_dns_proxying_enabled=dns,
+    )
+    info = AgentInfo(agent_namespace=agent) if agent else None
+    spec = MeshSpec(istio=istio, agent_info=info, issued_certificate_status=certificate)
+    return Mesh(metadata=meta(mesh_ref(cluster, plane).name), spec=spec)
+
+
+def workload(cluster: str, name: str, *, plane: str = "istiod") -> Workload:
+    """A Deployment in the mesh of *cluster*."""
+    controller = ClusterObjectRef(name=name, namespace="default", cluster_name=cluster)
+    kubernetes = KubernetesWorkload(controller=controller, pod_labels={"app": name})
+    return Workload(
+        metadata=meta(f"{name}-default-{cluster}"),
+        spec=WorkloadSpec(kubernetes=kubernetes, mesh=mesh_ref(cluster, plane)),
+    )
 
 
 def service(
@@ -102,6 +133,7 @@ def virtual_mesh(
     *members: str | ObjectRef,
     name: str = "virtual-mesh",
     federation: Federation | None = EVERYTHING,
+    mtls: MtlsConfig | None = None,
     created: str | None = None,
 ) -> VirtualMesh:
     """A virtual mesh of *members*: a cluster stands for its one mesh."""
@@ -110,5 +142,6 @@ def virtual_mesh(
         spec=VirtualMeshSpec(
             meshes=tuple(mesh_ref(member) if isinstance(member, str) else member for member in members),
             federation=federation,
+            mtls_config=mtls,
         ),
     )

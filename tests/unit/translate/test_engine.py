@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import pytest
 from hypothesis import given, settings
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from isthmus.api.base import ApiStruct, Resource
 from isthmus.api.common import (
     ApprovalState,
+    CommonCertOptions,
     DestinationSelector,
     IngressGatewaySelector,
     KubeDestination,
@@ -22,14 +24,23 @@ from isthmus.api.common import (
 )
 from isthmus.api.common import ClusterObjectRef as Service
 from isthmus.api.discovery import Destination, ServiceType
+from isthmus.api.issued_certificate import IssuedCertificateState, IssuedCertificateStatus, OutdatedPods
 from isthmus.api.kubernetes_cluster import KubernetesCluster, KubernetesClusterSpec
 from isthmus.api.traffic_policy import Policy, TrafficPolicy, TrafficPolicySpec
-from isthmus.api.virtual_mesh import Federation, FederationSelector, VirtualMesh
+from isthmus.api.virtual_mesh import (
+    Federation,
+    FederationSelector,
+    MtlsConfig,
+    RootCertificateAuthority,
+    SharedTrust,
+    VirtualMesh,
+)
 from isthmus.istio.objects import ServiceEntry
+from isthmus.model.problem import Problem
 from isthmus.model.ref import Ref
-from isthmus.translate import Engine, OutputKey, StatusKey
+from isthmus.translate import Engine, OutputKey, RootFacts, StatusKey
 from isthmus.translate.federation.addresses import candidate
-from tests.unit.translate.fleets import gateway, mesh, mesh_ref, service, virtual_mesh
+from tests.unit.translate.fleets import gateway, mesh, mesh_ref, service, virtual_mesh, workload
 
 CLUSTERS = ("cluster1", "cluster2", "cluster3")
 clusters = st.sampled_from(CLUSTERS)
@@ -79,6 +90,26 @@ federations = st.none() | st.builds(
         )
     ),
 )
+trusts = st.none() | st.builds(
+    MtlsConfig,
+    auto_restart_pods=st.booleans(),
+    shared=st.none()
+    | st.builds(
+        SharedTrust,
+        root_certificate_authority=st.sampled_from((None, RootCertificateAuthority())),
+        intermediate_cert_options=st.sampled_from((None, CommonCertOptions(ttl_days=10, rsa_key_size_bytes=512))),
+    ),
+)
+
+
+class Given(NamedTuple):
+    """What the server tells the engine of a root, which is no object."""
+
+    virtual_mesh: Ref
+    root: RootFacts | None
+    problem: Problem | None
+
+
 shifts = st.builds(
     lambda name, cluster, version: TrafficPolicy(
         metadata=virtual_mesh(name=f"shift-{name}").metadata,
@@ -102,8 +133,22 @@ shifts = st.builds(
 )
 resources: st.SearchStrategy[Resource] = st.one_of(
     st.builds(
-        mesh, clusters, dns=st.booleans(), plane=planes, root=st.sampled_from(("istio-system", "istio-system", "other"))
+        mesh,
+        clusters,
+        dns=st.booleans(),
+        plane=planes,
+        root=st.sampled_from(("istio-system", "istio-system", "other")),
+        aliases=st.sampled_from(((), ("cluster1", "old"))),
+        agent=st.sampled_from(("gloo-mesh", "gloo-mesh", "")),
+        certificate=st.none()
+        | st.builds(
+            IssuedCertificateStatus,
+            state=st.sampled_from(IssuedCertificateState),
+            observed_trust=st.sampled_from(("one", "two")),
+            outdated_pods=st.sampled_from((None, OutdatedPods(count=1, names=("default/pod",)))),
+        ),
     ),
+    st.builds(workload, clusters, names, plane=planes),
     st.builds(gateway, clusters, st.sampled_from((None, "203.0.113.1", "2001:db8::1")), plane=planes),
     st.builds(
         service,
@@ -122,6 +167,7 @@ resources: st.SearchStrategy[Resource] = st.one_of(
         st.builds(mesh_ref, clusters, planes),
         name=st.sampled_from(("virtual-mesh", "rival")),
         federation=federations,
+        mtls=trusts,
         created=st.sampled_from((None, "2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z")),
     ),
     st.builds(
@@ -133,7 +179,13 @@ resources: st.SearchStrategy[Resource] = st.one_of(
     ),
     shifts,
 )
-steps = st.tuples(resources, st.sampled_from(("set", "set", "set", "remove")), st.booleans())
+roots = st.builds(
+    Given,
+    st.sampled_from(("virtual-mesh", "rival")).map(lambda name: Ref("", "gloo-mesh", name)),
+    st.none() | st.builds(RootFacts, st.just(Ref("", "gloo-mesh", "root")), st.sampled_from(("one", "two"))),
+    st.sampled_from((None, Problem("spec.mtlsConfig", "NotFound", "gone"))),
+)
+steps = st.tuples(resources | resources | roots, st.sampled_from(("set", "set", "set", "remove")), st.booleans())
 histories = st.lists(steps, min_size=1, max_size=40)
 
 
@@ -154,7 +206,13 @@ def test_incremental_equals_from_scratch(history: list, canary_root: str | None)
     start = two_planes(root=canary_root) if canary_root else federated_pair()
     history = [(resource, "set", False) for resource in start] + history
 
+    roots: dict[Ref, Given] = {}
     for resource, what, run in history:
+        if isinstance(resource, Given):
+            found = resource if what == "set" else Given(resource.virtual_mesh, None, None)
+            engine.set_root(*found)
+            roots[found.virtual_mesh] = found
+            continue
         identity = (resource.KIND, resource.ref)
         if what == "set":
             engine.set(resource)
@@ -174,6 +232,8 @@ def test_incremental_equals_from_scratch(history: list, canary_root: str | None)
     fresh = Engine()
     for resource in sorted(state.values(), key=lambda resource: (resource.KIND, resource.ref)):
         fresh.set(resource)
+    for _, found in sorted(roots.items()):
+        fresh.set_root(*found)
     fresh.run()
     assert everything(engine) == everything(fresh)
     assert added_up == everything(engine)[0]

@@ -34,7 +34,7 @@ class Plan(msgspec.Struct, frozen=True, gc=False):
     virtual_mesh: Ref
     leader: Ref
     peers: tuple[Ref, ...]
-    """The meshes that share it, sorted; the leader is the first of them."""
+    """The meshes that share it, the leader first."""
     issued: bool
     """Whether the certificate is wanted now: its root is known, and an agent is there to act."""
 
@@ -99,8 +99,9 @@ class Trust:
 
     def _plan(self, fetch: Fetch, mesh: Ref, placed: _Placed) -> Plan:
         sharing = fetch.group(self._by_place, placed.facts.place)
-        leader, first = min(sharing, key=lambda row: row[0])
-        peers = tuple(sorted(ref for ref, peer in sharing if peer.virtual_mesh == first.virtual_mesh))
+        ordered = sorted(sharing, key=_precedence)
+        leader, first = ordered[0]
+        peers = tuple(ref for ref, peer in ordered if peer.virtual_mesh == first.virtual_mesh)
         known = fetch.get(self._roots, first.virtual_mesh) is not None
         return Plan(placed.virtual_mesh, leader, peers, known and bool(first.facts.agent_namespace))
 
@@ -155,6 +156,15 @@ class _Placed(msgspec.Struct, frozen=True, gc=False):
     virtual_mesh: Ref
     facts: TrustFacts
     settings: TrustSettings
+
+
+def _precedence(row: tuple[Ref, _Placed]) -> tuple[object, ...]:
+    """How meshes that share a Secret are ordered, so that one that comes later, as a canary does, takes nothing over.
+
+    The older virtual mesh, as with membership; in it the shorter name, which is that of the revision without a name.
+    """
+    mesh, placed = row
+    return placed.settings.seniority, len(mesh.name), mesh
 
 
 def _to_come(mesh: Ref, status: IssuedCertificateStatus | None, root: RootFacts) -> Iterable[str]:

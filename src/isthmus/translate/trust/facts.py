@@ -12,6 +12,7 @@ from isthmus.api.issued_certificate import IssuedCertificateStatus
 from isthmus.api.virtual_mesh import MtlsConfig, RotationCondition, SharedTrust, VirtualMesh
 from isthmus.model.problem import Problem
 from isthmus.model.ref import Ref
+from isthmus.translate.membership import Seniority, seniority
 
 DEFAULT_TRUST_DOMAIN = "cluster.local"
 DEFAULT_SERVICE_ACCOUNT = "istio-citadel"
@@ -72,6 +73,7 @@ class TrustFacts(msgspec.Struct, frozen=True, gc=False):
 class TrustSettings(msgspec.Struct, frozen=True, gc=False):
     """What a VirtualMesh says of certificates, with the defaults filled in."""
 
+    seniority: Seniority
     auto_restart: bool
     options: CommonCertOptions
 
@@ -125,7 +127,9 @@ def trust_settings(_: Ref, virtual_mesh: VirtualMesh) -> TrustSettings | None:
     if config is None:
         return None
     given = config.shared.intermediate_cert_options if config.shared else None
-    return TrustSettings(config.auto_restart_pods, with_defaults(given, INTERMEDIATE_ORGANIZATION))
+    return TrustSettings(
+        seniority(virtual_mesh), config.auto_restart_pods, with_defaults(given, INTERMEDIATE_ORGANIZATION)
+    )
 
 
 def with_defaults(given: CommonCertOptions | None, organization: str) -> CommonCertOptions:
