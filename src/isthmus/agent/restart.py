@@ -268,15 +268,16 @@ class _Session:
 
     async def _advance(self) -> float | None:
         """Do what is due; seconds after which to look again even if nothing changes, negative when all is done."""
-        if self._directive is None:
+        directive = self._directive
+        if directive is None:
             return None
         now = self._now()
-        made = plan(self._directive.spec.pods_to_bounce, self._job.fingerprint, self._scene(), now)
+        made = plan(directive.spec.pods_to_bounce, self._job.fingerprint, self._scene(), now)
         problems = [problem for action in made.actions if (problem := await self._act(action, now))]
         trouble = "; ".join((*problems, *made.left, *made.waiting))
         old = tuple(sorted(pod.called for pod in made.old))
         try:
-            await self._report(made)
+            await self._report(directive, made)
         except KubeError as error:
             problems.append(str(error))
         else:
@@ -358,9 +359,7 @@ class _Session:
         await self._kube.create(POD, eviction, subresource="eviction")
         self._evicted.add(pod.uid)
 
-    async def _report(self, made: Plan) -> None:
-        directive = self._directive
-        assert directive is not None
+    async def _report(self, directive: PodBounceDirective, made: Plan) -> None:
         before = directive.status or PodBounceDirectiveStatus()
         names = [set(bounced) for bounced in made.bounced]
         if before.observed_certificate == self._job.fingerprint:

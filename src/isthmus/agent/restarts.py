@@ -120,9 +120,8 @@ class _Planner:
             if not self._advance(selector, pods):
                 break
         bounced = tuple(tuple(pod.name for pod in pods if self._is_bounced(pod)) for pods in self._chosen)
-        return Plan(
-            tuple(self._actions), old, bounced, tuple(self._waiting), tuple(sorted(self._left)), self._look_again
-        )
+        waiting, left = tuple(dict.fromkeys(self._waiting)), tuple(sorted(set(self._left)))
+        return Plan(tuple(self._actions), old, bounced, waiting, left, self._look_again)
 
     def _advance(self, selector: PodSelector, pods: Sequence[Pod]) -> bool:
         """Plan for the *pods* of one selector; whether the next selector may follow."""
