@@ -22,7 +22,8 @@ from isthmus.embedded import EmbeddedCluster
 from isthmus.embedded.controllers import Addresses, Controllers
 from isthmus.embedded.door import InProcess
 from isthmus.kube import KubeClient
-from isthmus.model.kinds import CONFIG_MAP, DEPLOYMENT, NODE, POD, SECRET, SERVICE
+from isthmus.model.kinds import CONFIG_MAP, DEPLOYMENT, NODE, POD, REPLICA_SET, SECRET, SERVICE
+from isthmus.model.ref import Kind
 from tests.unit.agent.test_apply import until
 
 Manifest = dict[str, Any]
@@ -40,15 +41,15 @@ class World:
     def __init__(self, kube: KubeClient) -> None:
         self.kube = kube
 
-    async def deploy(self, namespace: str, name: str) -> None:
-        """A Deployment of two pods, which take its place one by one."""
+    async def deploy(self, namespace: str, name: str, kind: Kind = DEPLOYMENT) -> None:
+        """A controller of two pods."""
         labels = {"app": name}
         container = {"name": "discovery" if name == "istiod" else "istio-proxy", "image": "x"}
         await self.kube.create(
-            DEPLOYMENT,
+            kind,
             {
                 "apiVersion": "apps/v1",
-                "kind": "Deployment",
+                "kind": kind.kind,
                 "metadata": {"name": name, "namespace": namespace},
                 "spec": {
                     "replicas": 2,
@@ -127,7 +128,7 @@ class World:
 
 
 def directive() -> Manifest:
-    """istiod, then both workloads."""
+    """istiod, then the workloads."""
     secret = {"name": "cacerts", "namespace": "istio-system"}
     sync = {
         "secretRef": secret,
@@ -142,7 +143,7 @@ def directive() -> Manifest:
         "spec": {
             "podsToBounce": [
                 {"namespace": "istio-system", "labels": {"app": "istiod"}, "waitForReplicas": 1},
-                *({"namespace": "default", "labels": {"app": app}, "rootCertSync": sync} for app in ("a", "b")),
+                *({"namespace": "default", "labels": {"app": app}, "rootCertSync": sync} for app in ("a", "b", "c")),
             ]
         },
     }
@@ -177,6 +178,10 @@ async def world(bare_cluster: EmbeddedCluster, tmp_path: Path) -> AsyncIterator[
 async def all_run(world: World) -> bool:
     marks = await world.marks()
     return set(marks) == {"istiod", "a", "b"} and len((await world.kube.list(POD)).items) == 6
+
+
+async def pods_of(world: World, app: str) -> bool:
+    return len((await world.kube.list(POD, labels=f"app={app}")).items) == 2
 
 
 async def stopped(task: asyncio.Task[None]) -> None:
@@ -222,7 +227,7 @@ async def test_istiod_restarts_then_waits_for_its_root_then_workloads_restart(wo
         assert running.old_pods(OURS, MESH) == ()
     status = await world.status()
     assert (status["finished"], status["observedCertificate"], "waiting" in status) == (True, mark, False)
-    assert [len(each["bouncedPods"]) for each in status["podsBounced"]] == [2, 2, 2]
+    assert [len(each.get("bouncedPods", ())) for each in status["podsBounced"]] == [2, 2, 2, 0]
 
 
 async def test_an_agent_that_is_started_again_and_again_restarts_nothing_twice(world: World) -> None:
@@ -252,6 +257,18 @@ async def test_another_certificate_restarts_them_again(world: World) -> None:
 
         assert not running.progress(OURS, MESH, first).done
     assert await world.marks() == {app: {second} for app in ("istiod", "a", "b")}
+
+
+async def test_pods_that_no_rollout_replaces_are_evicted_one_by_one(world: World) -> None:
+    """A ReplicaSet takes a new template for new pods only."""
+    await world.deploy("default", "c", REPLICA_SET)
+    await until(lambda: pods_of(world, "c"))
+    mark = await world.issue(1)
+    await world.serve_root(1)
+    async with restarter(world.kube) as running:
+        await until(progress(running, mark))
+
+    assert await world.marks() == {app: {mark} for app in ("istiod", "a", "b", "c")}
 
 
 async def test_a_certificate_that_is_not_in_place_yet_restarts_nothing(world: World) -> None:
