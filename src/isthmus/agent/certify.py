@@ -99,6 +99,11 @@ class Certifier:
         """Whether everything was read that is reported; False holds up the report's completeness."""
         return not self._certificates.waiting_for()
 
+    @property
+    def pending(self) -> int:
+        """Certificates that wait to be looked at, now or at a time."""
+        return len(self._crew.queue) + self._crew.queue.postponed
+
     def received(self) -> None:
         """Take what the server has sent."""
         answers = []
@@ -172,6 +177,9 @@ class Certifier:
     async def _do(self, action: Action) -> None:
         match action:
             case MakeKey():
+                if action.replaces is None and (found := await self._in_the_way(Slot.KEYS, action.name)) is not None:
+                    self._take(Slot.KEYS, found)
+                    return
                 pem = await asyncio.to_thread(new_rsa_key, action.bits)
                 manifest = self._certificates.key_manifest(action, pem, self._clock())
                 self._take(Slot.KEYS, await self._write(Slot.KEYS, manifest))
@@ -224,11 +232,25 @@ class Certifier:
         try:
             return await self._kube.create(slot.kind, manifest)
         except AlreadyExists as error:
-            metadata = manifest["metadata"]
-            found = await self._kube.get(slot.kind, metadata["namespace"], metadata["name"])
-            if self._certificates.is_ours(slot, found):
-                return found  # another agent was faster: one that is being replaced by this one
-            raise KubeError(f"{error}, and was made by somebody else; delete it if it is not needed") from error
+            found = await self._in_the_way(slot, manifest["metadata"]["name"])
+            if found is None:
+                raise KubeError(str(error)) from error  # it is gone again
+            return found
+
+    async def _in_the_way(self, slot: Slot, name: str) -> Manifest | None:
+        """The object of ours that is there although no watch has told, None if there is none.
+
+        Another agent was faster: one that this one replaces, or that replaces this one. Raises `KubeError` when the
+        object is somebody else's.
+        """
+        try:
+            found = await self._kube.get(slot.kind, self._namespace, name)
+        except NotFound:
+            return None
+        if self._certificates.is_ours(slot, found):
+            return found
+        kind = slot.kind.kind
+        raise KubeError(f"{kind} {self._namespace}/{name} was made by somebody else; delete it if it is not needed")
 
     def _take(self, slot: Slot, answer: Manifest) -> None:
         self._certificates.changed(slot, answer)
