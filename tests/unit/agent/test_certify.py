@@ -15,6 +15,7 @@ from isthmus.agent.certificates import HOLDER, PRIVATE_KEY, SELF_SIGNED, TAKE_OV
 from isthmus.agent.certify import Certifier, utc_now
 from isthmus.agent.outputs import Outputs
 from isthmus.agent.ownership import selector
+from isthmus.agent.removal import find_left_behind
 from isthmus.api import crds
 from isthmus.api.certificate_request import CertificateRequest
 from isthmus.api.issued_certificate import IssuedCertificate
@@ -281,3 +282,17 @@ async def test_a_key_is_made_off_the_event_loop(client: KubeClient) -> None:
         await task
 
     assert longest < 1.0
+
+
+async def test_a_deregistered_cluster_keeps_what_its_mesh_signs_with(client: KubeClient) -> None:
+    async with certifier(client, Signer()) as running:
+        await want(client)
+        await running.comes_to("FINISHED")
+
+    left = await find_left_behind(client, "cluster1", NAMESPACE)
+
+    assert [(each.kind, each.name) for each in left] == [
+        (IssuedCertificate.KIND, NAME),
+        (CertificateRequest.KIND, NAME),
+        (SECRET, NAME),
+    ]
