@@ -8,6 +8,7 @@ import random
 import re
 import signal
 from base64 import b64decode, b64encode
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ from isthmus.cli.registration import relay_address
 from isthmus.embedded.fleet import Fleet
 from isthmus.install import AgentValues, ManagementPlaneValues, Release, agent, read_values, registration
 from isthmus.kube import KubeClient, NotFound
-from isthmus.model.kinds import POD, SECRET
+from isthmus.model.kinds import CONFIG_MAP, POD, REPLICA_SET, SECRET
 from isthmus.model.problem import Problem
 from isthmus.pki import CA_CERT, CA_KEY, CERT_CHAIN, ROOT_CERT, check_chain, key_fingerprint
 from isthmus.pki.issued import read_issued
@@ -59,7 +60,7 @@ class Trusting:
     def mgmt(self) -> KubeClient:
         return self.kube["mgmt"]
 
-    async def want(self, *, clusters: tuple[str, ...] = CLUSTERS, days: int = 30) -> None:
+    async def want(self, *, clusters: tuple[str, ...] = CLUSTERS, days: int = 30, restart: bool = False) -> None:
         """Apply a virtual mesh of *clusters*; keys are small, for the machine's sake."""
         sizes = {"ttlDays": days, "rsaKeySizeBytes": 2048}
         await self.mgmt.apply(
@@ -70,6 +71,7 @@ class Trusting:
                 "metadata": {"name": "virtual-mesh", "namespace": NAMESPACE},
                 "spec": {
                     "mtlsConfig": {
+                        "autoRestartPods": restart,
                         "shared": {
                             "rootCertificateAuthority": {"generated": {"rsaKeySizeBytes": 2048}},
                             "intermediateCertOptions": sizes,
@@ -347,3 +349,58 @@ async def test_leaving_and_what_is_somebody_elses(tmp_path: Path) -> None:
 
         await until(left, SECONDS)
         assert await fleet.secret("cluster1", "istio-system", "cacerts") == found["cluster1"]
+
+
+async def play_istiod(fleet: Trusting) -> None:
+    """Do what istiod does with `cacerts`, which no real one does here: hand out its root, in every namespace."""
+    while True:
+        for cluster in CLUSTERS:
+            data = await fleet.secret(cluster, "istio-system", "cacerts")
+            for namespace in ("default", "istio-system") if data else ():
+                found = {
+                    "apiVersion": "v1",
+                    "kind": "ConfigMap",
+                    "metadata": {"namespace": namespace, "name": "istio-ca-root-cert"},
+                    "data": {ROOT_CERT: data[ROOT_CERT].decode()},
+                }
+                await fleet.kube[cluster].apply(CONFIG_MAP, found, manager="istiod")
+        await asyncio.sleep(0.2)  # istiod's own pace
+
+
+async def test_pods_restart_over_kills_of_the_agent(tmp_path: Path) -> None:
+    """All pods of the meshes are replaced, each workload once, by agents that are killed on the way."""
+    async with trusting(tmp_path) as fleet:
+        before = {cluster: await pods(fleet, cluster) for cluster in CLUSTERS}
+        istiods = asyncio.create_task(play_istiod(fleet))
+        try:
+            await fleet.want(restart=True)
+            await fleet.issued("ISSUED", "FINISHED")
+            for cluster in CLUSTERS:
+                fleet.kill(cluster)
+            await fleet.issued("FINISHED")
+        finally:
+            istiods.cancel()
+            await asyncio.wait([istiods])
+
+        for cluster in CLUSTERS:
+            after = await pods(fleet, cluster)
+            assert not {uid for uids in before[cluster].values() for uid in uids} & {
+                uid for uids in after.values() for uid in uids
+            }
+            assert {name: len(uids) for name, uids in after.items()} == {
+                name: len(uids) for name, uids in before[cluster].items()
+            }
+            # One ReplicaSet for each template that a Deployment ever had: the first, and the one with our note.
+            sets = (await fleet.kube[cluster].list(REPLICA_SET)).items
+            counts = Counter(item["metadata"]["ownerReferences"][0]["uid"] for item in sets)
+            assert max(counts.values()) == 2
+
+
+async def pods(fleet: Trusting, cluster: str) -> dict[str, list[str]]:
+    """The pods of the mesh that are not about to end, by app."""
+    found: dict[str, list[str]] = {}
+    for pod in (await fleet.kube[cluster].list(POD)).items:
+        metadata = pod["metadata"]
+        if metadata["namespace"] != NAMESPACE and "deletionTimestamp" not in metadata:
+            found.setdefault(metadata["labels"].get("app", ""), []).append(metadata["uid"])
+    return found
