@@ -182,6 +182,11 @@ def _config_problems(config: MtlsConfig, key: str) -> Iterator[Problem]:
         message = "must specify trust model to use for issuing certificates: shared"
         yield Problem(path, "MissingField", message)
         return
+    if config.rotation_verification_method is not None and config.rotation_verification_method.manual is not None:
+        message = (
+            "verification by hand is not implemented: a root that replaces another gets no further than being added"
+        )
+        yield Problem(f"{path}.rotationVerificationMethod.manual", "NotImplemented", message)
     path = f"{path}.shared"
     if config.shared.intermediate_certificate_authority is not None:
         message = "signing by Vault is not implemented: use rootCertificateAuthority"
