@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import time
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,7 +17,7 @@ import pytest
 from isthmus.lab.box import Box
 from tests.lab.running import Json, Lab, eventually
 
-SPACE = "kubelet-test"
+SPACE = f"kubelet-{uuid.uuid4().hex[:6]}"  # its own, so that nobody has to wait for the end of an earlier one
 PROMPT = 2.0  # seconds after which changes of ConfigMaps and Secrets must have arrived
 FOREVER = "while :; do sleep 0.1; done"
 LOOP = f"trap 'exit 0' TERM; {FOREVER}"  # the first process of a container dies of no signal that it does not ask for
@@ -31,7 +32,7 @@ def mgmt(lab: Lab) -> Iterator[Lab]:
         eventually("a service account", lambda each=cluster: lab.has(each, "serviceaccount", "default", "-n", SPACE))
     yield lab
     for cluster in ("mgmt", "cluster1"):
-        lab.kubectl(cluster, "delete", "namespace", SPACE, "--timeout=60s")
+        lab.kubectl(cluster, "delete", "namespace", SPACE, "--wait=false")
 
 
 def shell(name: str, script: str, **more: Any) -> Json:
