@@ -119,10 +119,12 @@ class Lab:
         return summary
 
     @contextlib.contextmanager
-    def calling(self, cluster: str, url: str, *, rate: int = 20, seconds: int = 90) -> Iterator[Calling]:
-        """Requests from the client's pod on *cluster* that go on beside the test."""
+    def calling(
+        self, cluster: str, url: str, *, rate: int = 20, seconds: int = 90, timeout: float = 2.0
+    ) -> Iterator[Calling]:
+        """Requests from the client's pod on *cluster* that go on beside the test, one after the other."""
         argv = ["kubectl", "--context", cluster, "exec", "deploy/client", "--", "call", url]
-        argv += ["--rate", str(rate), "--for", str(seconds), "--timeout", "2"]
+        argv += ["--rate", str(rate), "--for", str(seconds), "--timeout", str(timeout)]
         with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, env=self.environment) as process:
             assert process.stdout is not None
             calling = Calling(process.stdout)
