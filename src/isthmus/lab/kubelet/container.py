@@ -307,7 +307,7 @@ async def _output(process: Process, command: Sequence[str]) -> tuple[int, str]:
     pipe, null = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
     try:
         running = await process.exec(command, stdin=null, stdout=pipe, stderr=asyncio.subprocess.STDOUT)
-    except StartFailed as error:
+    except (StartFailed, OSError) as error:
         return 126, str(error)
     try:
         said, _ = await running.communicate()

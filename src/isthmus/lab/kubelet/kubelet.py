@@ -150,12 +150,21 @@ class Kubelet:
             self._keepers[metadata["uid"]].update(pod)
         elif around is not None:
             ended = (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
-            if not ended:
-                self._keepers[metadata["uid"]] = PodKeeper(pod, around)
-                self._names[metadata["namespace"], metadata["name"]] = metadata["uid"]
-                tasks.create_task(self._keep(metadata["uid"], around), name=f"pod {metadata['name']}")
-            elif "deletionTimestamp" in metadata:
+            if ended and "deletionTimestamp" in metadata:
                 tasks.create_task(self._delete_ended(pod))
+            elif not ended:
+                self._begin(pod, around, tasks)
+
+    def _begin(self, pod: Manifest, around: Surroundings, tasks: asyncio.TaskGroup) -> None:
+        metadata = pod["metadata"]
+        try:
+            keeper = PodKeeper(pod, around)
+        except Exception as error:  # whatever it is about this pod, the others go on
+            log.critical("pod not understood", pod=metadata["name"], exc_info=error)
+            return
+        self._keepers[metadata["uid"]] = keeper
+        self._names[metadata["namespace"], metadata["name"]] = metadata["uid"]
+        tasks.create_task(self._keep(metadata["uid"], around), name=f"pod {metadata['name']}")
 
     async def _keep(self, uid: str, around: Surroundings) -> None:
         """Run one pod; whatever goes wrong with it stays with it."""
