@@ -107,9 +107,11 @@ class Lab:
             and any(c["type"] == "Ready" and c["status"] == "True" for c in item["status"].get("conditions", ()))
         }
 
-    def call(self, cluster: str, url: str, *options: str) -> list[Json]:
-        """What requests from the client's pod on *cluster* come back with; isthmus.lab.calls tells the options."""
-        printed = self.kubectl(cluster, "exec", "deploy/client", "--", "call", url, *options)
+    def call(self, cluster: str, url: str, *options: str, workload: str = "client") -> list[Json]:
+        """What requests from a pod on *cluster* come back with; isthmus.lab.calls tells the options."""
+        # Only the client's image has the command by name; every pod of the lab has this interpreter.
+        command = ("call",) if workload == "client" else (sys.executable, "-m", "isthmus.lab.client", "call")
+        printed = self.kubectl(cluster, "exec", f"deploy/{workload}", "--", *command, url, *options)
         return [line for line in map(json.loads, printed.splitlines()) if "summary" not in line]
 
     def tally(self, cluster: str, url: str, *options: str) -> Json:
