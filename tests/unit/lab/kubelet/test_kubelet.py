@@ -194,6 +194,7 @@ async def test_a_container_that_fails_is_started_again(town: Town) -> None:
     await town.run("web", shell("echo try; exit 1", terminationMessagePolicy="FallbackToLogsOnError"))
 
     status = await town.until("web", lambda status: container_of(status).get("restartCount", 0) >= 2)
+    assert len(list(town.folder.glob("logs/*/main/*.log"))) <= 2  # this run and the one before
 
     assert container_of(status)["lastState"]["terminated"]["exitCode"] == 1
     assert "try" in container_of(status)["lastState"]["terminated"]["message"]
