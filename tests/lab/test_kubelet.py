@@ -158,11 +158,11 @@ def test_volumes_follow_what_they_show(mgmt: Lab) -> None:
     ready(mgmt, "following")
     assert inside(mgmt, "following", "sh", "-c", "cat /v/*/value") == "11"
 
-    began = time.monotonic()
     mgmt.apply("mgmt", held("ConfigMap", "moving", value="2"))
     mgmt.apply("mgmt", held("Secret", "moving", value="2"))
     mgmt.apply("mgmt", held("ConfigMap", "later", value="2"))
     mgmt.kubectl("mgmt", "label", "pod", "following", "-n", SPACE, "step=two")
+    began = time.monotonic()
     script = "cat /v/*/value; grep step /v/self/labels"
     eventually("what is new", lambda: prints(mgmt, "following", script) == '222step="two"\n')
 
