@@ -143,12 +143,12 @@ async def _forward(host: str, port: int, reader: asyncio.StreamReader, writer: a
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     try:
-        while data := await reader.read(65536):
+        while (data := await reader.read(65536)) and not writer.is_closing():
             writer.write(data)
             await writer.drain()
-        if writer.can_write_eof():
+        if not writer.is_closing():
             writer.write_eof()
-    except OSError:
+    except (OSError, RuntimeError):  # uvloop's word for a connection that the far end has closed just now
         writer.close()
 
 
