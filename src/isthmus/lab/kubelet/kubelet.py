@@ -50,6 +50,8 @@ class Kubelet:
         dns: str = str(DNS_SERVICE),
     ) -> None:
         self.cluster = cluster
+        self.registered = asyncio.Event()
+        """Set when every node is there and ready."""
         self._kube = kube
         self._runtime = runtime
         self._sources = WatchedSources(kube, self._refresh)
@@ -106,9 +108,10 @@ class Kubelet:
             raise OSError(errno.ENETDOWN, f"pod {namespace}/{pod} has no network now")
         return await self._runtime.connect(sandbox, port)
 
-    def pods(self) -> tuple[Manifest, ...]:
-        """The pods that are kept now."""
-        return tuple(keeper.pod for keeper in self._keepers.values())
+    def pods(self, node: str) -> tuple[Manifest, ...]:
+        """The pods that are kept now on *node*."""
+        pods = (keeper.pod for keeper in self._keepers.values())
+        return tuple(pod for pod in pods if pod["spec"]["nodeName"] == node)
 
     def _keeper(self, namespace: str, pod: str) -> PodKeeper | None:
         return self._keepers.get(self._names.get((namespace, pod), ""))
@@ -119,7 +122,7 @@ class Kubelet:
         """Work until cancelled; then every container is killed."""
         async with asyncio.TaskGroup() as tasks:
             for work in (
-                lambda: register(self._kube, self.cluster),
+                self._register,
                 self._sources.run,
                 self._events.run,
                 Scheduler(self._kube).run,
@@ -127,6 +130,10 @@ class Kubelet:
                 lambda: self._follow(tasks),
             ):
                 tasks.create_task(_insist(work))
+
+    async def _register(self) -> None:
+        await register(self._kube, self.cluster)
+        self.registered.set()
 
     async def _follow(self, tasks: asyncio.TaskGroup) -> None:
         await self._sources.complete()
