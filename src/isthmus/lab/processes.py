@@ -58,9 +58,12 @@ class NotReady(Exception):
 async def until(
     what: str, ready: Callable[[], object], seconds: float, daemon: Daemon | None = None, every: float = 0.1
 ) -> None:
-    """Wait until *ready* (plain or asynchronous, may raise OSError) is true. Raises `NotReady` after *seconds*."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
+    """Wait until *ready* (plain or asynchronous, may raise OSError) is true. Raises `NotReady`.
+
+    After *seconds*, or as soon as *daemon* has ended again and again.
+    """
+    began = time.monotonic()
+    while time.monotonic() - began < seconds:
         with suppress(OSError):
             answer = ready()
             if asyncio.iscoroutine(answer):
@@ -71,4 +74,4 @@ async def until(
             break
         await asyncio.sleep(every)
     tail = f":\n{daemon.last_lines()}" if daemon is not None else ""
-    raise NotReady(f"{what} is not ready after {seconds:g} s{tail}")
+    raise NotReady(f"{what} is not ready after {time.monotonic() - began:.0f} s{tail}")
