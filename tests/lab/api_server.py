@@ -19,7 +19,7 @@ from isthmus.embedded.certificates import Credentials, issue_credentials, save_c
 from isthmus.lab.binaries import find
 from tests.lab.running import Lab, eventually
 
-START_SECONDS = 90.0
+START_SECONDS = 180.0
 
 
 @dataclass(frozen=True)

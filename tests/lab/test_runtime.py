@@ -109,7 +109,7 @@ def write(path: str, text: str) -> None:
     Path(path).write_text(text)
 
 
-async def eventually(ready: Callable[[], Awaitable[object]], seconds: float = 10.0) -> object:
+async def eventually(ready: Callable[[], Awaitable[object]], seconds: float = 30.0) -> object:
     """What *ready* gives as soon as that is true."""
     async with asyncio.timeout(seconds):
         while True:
@@ -209,7 +209,7 @@ async def test_what_is_left_ends_with_the_first_process(machine: Machine) -> Non
     """A process in the background, which holds the output open, neither survives nor delays the end."""
     pod = await machine.pod()
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         code, output = await machine.sh(pod, "sleep 1000 & echo $$")
 
     assert (code, output) == (0, "1\n")
