@@ -337,9 +337,9 @@ class PodKeeper:
             await asyncio.sleep(SETTLE_SECONDS)
             try:
                 await self._tell()
-            except (NotFound, Conflict):
-                pass  # gone, or another pod of that name: the watch tells
-            except KubeError as error:
+            except NotFound:
+                pass  # gone: the watch tells
+            except KubeError as error:  # a Conflict, too: another pod of that name, or too many writers at once
                 log.warning("status not written", pod="/".join(self.key), error=str(error))
                 await asyncio.sleep(TELL_AGAIN_SECONDS)
                 continue
