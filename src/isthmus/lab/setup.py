@@ -60,7 +60,7 @@ class Setup:
             self.kubectl(name, "apply", "-f", str(walkthrough("bookinfo.yaml")), *chosen)
         self.kubectl(name, "apply", "-f", str(walkthrough("bookinfo-gateway.yaml")))
         self.kubectl(name, "apply", "-f", str(files("isthmus.lab") / "client.yaml"))
-        self.kubectl(name, "wait", "--for=condition=Available", "deployment", "--all", "--timeout=180s")
+        self.kubectl(name, "wait", "--for=condition=Available", "deployment", "--all", "--timeout=300s")
         self._report(f"{name}: bookinfo is ready")
 
     def _istio(self, name: str) -> None:
