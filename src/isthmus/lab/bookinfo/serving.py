@@ -27,7 +27,7 @@ PORT = 9080
 DRAIN_SECONDS = 10.0
 """How long a server that was told to stop goes on at most, while others still send to it."""
 QUIET_SECONDS = 2.0
-"""How long without a request until it believes that none will come: by then callers of all clusters know that it ends."""
+"""How long without a request until it ends: by then callers of all clusters know that it does."""
 
 PROPAGATED = frozenset(
     {
