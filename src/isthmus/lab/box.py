@@ -22,6 +22,7 @@ from pathlib import Path
 
 import msgspec
 
+from isthmus.lab.binaries import SBIN
 from isthmus.lab.messages import Order, Report
 
 STATE = "lab.json"
@@ -29,7 +30,6 @@ KUBECONFIG = "kubeconfig"
 LOG = "supervisor.log"
 UNSHARE = ("unshare", "--net", "--mount", "--pid", "--ipc", "--uts", "--fork", "--kill-child", "--mount-proc", "--")
 END_SECONDS = 20.0
-SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")  # where iptables is, and where PATH often does not lead
 
 
 class BoxFailed(Exception):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import tempfile
 from base64 import b64encode
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -64,34 +63,23 @@ class Setup:
         self._report(f"{name}: bookinfo is ready")
 
     def _istio(self, name: str) -> None:
-        # The walk-through has such a file for each of its two clusters; they differ only in these names.
-        source = walkthrough("istio-operator-cluster1.yaml").read_text()
-        number = list(self._names()).index(name)
-        text = source.replace("cluster1", name).replace("network1", f"network{number}")
-        with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
-            file.write(text)
-            file.flush()
-            self._run(
-                str(self._binaries.path("istioctl")),
-                "install",
-                "--context",
-                name,
-                "-f",
-                file.name,
-                "-f",
-                str(files("isthmus.lab") / "istio.yaml"),
-                "--set",
-                f"meshConfig.trustDomain={name}",  # current charts no longer read the walk-through's global.trustDomain
-                "--manifests",
-                str(self._binaries.istio_source / "manifests"),
-                "--force",
-                "--skip-confirmation",
-            )
+        self._run(
+            str(self._binaries.path("istioctl")),
+            "install",
+            "--context",
+            name,
+            "-f",
+            str(walkthrough(f"istio-operator-{name}.yaml")),
+            "-f",
+            str(files("isthmus.lab") / "istio.yaml"),
+            "--set",
+            f"meshConfig.trustDomain={name}",  # current charts no longer read the walk-through's global.trustDomain
+            "--manifests",
+            str(self._binaries.istio_source / "manifests"),
+            "--force",
+            "--skip-confirmation",
+        )
         self._report(f"{name}: Istio is ready")
-
-    def _names(self) -> tuple[str, ...]:
-        state = self._box.state()
-        return state.names if state else ()
 
     def kubectl(self, context: str, *arguments: str, stdin: str = "") -> str:
         """Run the lab's kubectl. Raises `CommandFailed`."""

@@ -10,10 +10,11 @@ import pytest
 import yaml
 
 from isthmus import __version__
+from isthmus.api.written import stale
 from isthmus.discovery import INPUT_KINDS
 from isthmus.install import AgentValues, ManagementPlaneValues, agent, read_values
 from isthmus.install.chart import AGENT, DEFINED, MANAGEMENT_PLANE, directory
-from isthmus.install.schema import generated, stale
+from isthmus.install.schema import generated, present
 from isthmus.install.template import TemplateError
 from isthmus.istio.kinds import OUTPUT_KINDS
 from isthmus.model.ref import Kind
@@ -26,7 +27,7 @@ def load(chart: str, name: str) -> Any:
 
 
 def test_generated_files_are_up_to_date() -> None:
-    assert stale(generated()) == []
+    assert stale(generated(), present()) == []
 
 
 @pytest.mark.parametrize("chart", CHARTS)
