@@ -18,13 +18,14 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from isthmus.lab.binaries import find
+from isthmus.lab.box import Box
 
 Json = dict[str, Any]
 Row = tuple[str, ...]
 
 ROOT = Path(__file__).parents[2]
 WALKTHROUGH = ROOT / "examples" / "walkthrough"
-COMMAND_SECONDS = 240.0
+COMMAND_SECONDS = 420.0
 PATIENCE = float(os.environ.get("ISTHMUS_LAB_PATIENCE", "5"))
 """How many times longer than promised something may take before a test fails: machines are shared."""
 
@@ -42,8 +43,12 @@ class Lab:
     @cached_property
     def environment(self) -> dict[str, str]:
         """Variables with which kubectl, istioctl, helm and meshctl reach the lab."""
-        own = f"{find().path('kubectl').parent}:{Path(sys.executable).parent}"
-        lab = {"KUBECONFIG": str(self.kubeconfig), "ISTHMUS_LAB_DIRECTORY": str(self.directory)}
+        own = f"{find().search_path}:{Path(sys.executable).parent}"
+        lab = {
+            "KUBECONFIG": str(self.kubeconfig),
+            "KUBECACHEDIR": str(Box(self.directory).kubectl_cache),
+            "ISTHMUS_LAB_DIRECTORY": str(self.directory),
+        }
         return {**os.environ, **lab, "PATH": f"{own}:{os.environ['PATH']}"}
 
     def run(self, *argv: str, stdin: str = "", timeout: float = COMMAND_SECONDS) -> str:

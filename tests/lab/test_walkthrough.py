@@ -265,7 +265,6 @@ def test_every_proxy_is_synced(federated: Lab, cluster: str) -> None:
 
     def unsynced() -> list[str] | None:
         proxies = proxy_status(federated, cluster)
-        assert len(proxies) == expected, sorted(proxies)
         late = [
             f"{proxy} {kind}: {state}"
             for proxy, states in proxies.items()
@@ -273,9 +272,9 @@ def test_every_proxy_is_synced(federated: Lab, cluster: str) -> None:
             if state not in ("SYNCED", "UNKNOWN", "NOT_SENT")
             or (state != "SYNCED" and kind in ("Cluster", "Listener", "ClusterLoadAssignment"))
         ]
-        return None if late else ["all"]
+        return None if late or len(proxies) != expected else ["all"]
 
-    eventually("every proxy is synced", unsynced, within=20)
+    eventually(f"all {expected} proxies are synced", unsynced)
 
 
 @pytest.mark.parametrize("cluster", CLUSTERS)
@@ -411,11 +410,11 @@ def test_a_scaled_service_is_seen_and_fails_nobody(connecting_anew: Lab) -> None
     url = "http://ratings.default.svc.cluster2.global:9080/ratings/0"
     before = federated.pods("cluster2", "app=ratings")
     try:
-        with federated.calling("cluster1", url) as calling:
+        with federated.calling("cluster1", url, seconds=300) as calling:
             calling.until("the pod that is there", lambda answer: answer.get("pod") in before)
 
             federated.kubectl("cluster2", "scale", "deployment", "ratings-v1", "--replicas=2")
-            federated.kubectl("cluster2", "rollout", "status", "deployment", "ratings-v1", "--timeout=60s")
+            federated.kubectl("cluster2", "rollout", "status", "deployment", "ratings-v1", "--timeout=180s")
             done = time.time()
             [added] = federated.pods("cluster2", "app=ratings") - before
             took = calling.until("the second pod", lambda answer: answer.get("pod") == added, after=done)
