@@ -481,7 +481,10 @@ async def test_exec_on_a_terminal_controls_it(machine: Machine) -> None:
     here, there = pty.openpty()
 
     run = await process.exec(
-        ["sh", "-c", "trap 'echo $TERM; exit 5' INT; echo go; sleep 1000"], stdin=there, stdout=there, stderr=there
+        ["sh", "-c", "trap 'echo $TERM; exit 5' INT; echo go; while :; do sleep 0.1; done"],
+        stdin=there,
+        stdout=there,
+        stderr=there,
     )
     os.close(there)
     os.set_blocking(here, False)
