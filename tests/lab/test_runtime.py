@@ -476,6 +476,7 @@ async def test_an_exec_that_is_killed_takes_its_program_along(machine: Machine) 
 @in_box
 async def test_exec_on_a_terminal_controls_it(machine: Machine) -> None:
     """Ctrl-C typed at the terminal interrupts the program, which needs the terminal as its controlling one."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell does for what it starts with &: no program may inherit it
     pod = await machine.pod()
     process = await machine.start(pod, "sleep", "1000")
     here, there = pty.openpty()
