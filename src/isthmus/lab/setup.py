@@ -39,20 +39,16 @@ class Setup:
         self._binaries = binaries
         self._report = report
 
-    def clusters(self, names: Sequence[str], *, bookinfo: bool = True) -> None:
+    def clusters(self, names: Sequence[str]) -> None:
         """Istio and bookinfo on all clusters *names*, side by side. Raises `CommandFailed`."""
         roots = _authorities(names)
         with ThreadPoolExecutor(len(names)) as threads:
-            for done in [
-                threads.submit(self._cluster, name, name == names[0], roots[name], bookinfo=bookinfo) for name in names
-            ]:
+            for done in [threads.submit(self._cluster, name, name == names[0], roots[name]) for name in names]:
                 done.result()
 
-    def _cluster(self, name: str, is_first: bool, authority: dict[str, bytes], *, bookinfo: bool) -> None:
-        self.kubectl(name, "apply", "-f", "-", stdin=json.dumps(_namespaces_and_authority(name, authority)))
+    def _cluster(self, name: str, is_first: bool, authority: dict[str, bytes]) -> None:
+        self.kubectl(name, "apply", "-f", "-", stdin=json.dumps(_namespace_and_authority(authority)))
         self._istio(name)
-        if not bookinfo:
-            return
         self.kubectl(name, "label", "namespace", "default", "istio-injection=enabled", "--overwrite")
         for selector in FIRST if is_first else ("",):
             chosen = ("-l", selector) if selector else ()
@@ -121,7 +117,7 @@ def _authorities(names: Sequence[str]) -> dict[str, dict[str, bytes]]:
     return made
 
 
-def _namespaces_and_authority(cluster: str, authority: dict[str, bytes]) -> dict[str, object]:
+def _namespace_and_authority(authority: dict[str, bytes]) -> dict[str, object]:
     namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "istio-system"}}
     secret = {
         "apiVersion": "v1",
