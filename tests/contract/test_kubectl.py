@@ -104,6 +104,8 @@ def widgets(kubectl: Kubectl) -> Callable[..., dict[str, Any]]:
     kubectl("wait", "--for=condition=Established", f"crd/w{word}.{group}", "--timeout=30s")
     path = f"/openapi/v3/apis/{group}/v1"
     until("the schema is published", lambda: kubectl.server.http.get(path).status_code == 200)
+    # kubectl keeps what it discovers once; a real API server lists a new kind a moment after serving it.
+    until("the kind is discovered", lambda: names["plural"] in kubectl("api-resources", f"--api-group={group}"))
 
     def make(**spec: Any) -> dict[str, Any]:
         return {"apiVersion": f"{group}/v1", "kind": "Widget", "metadata": {"name": "w"}, "spec": spec}

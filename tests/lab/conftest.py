@@ -20,6 +20,7 @@ from tests.lab.running import Lab, commands, eventually
 DIRECTORY = "ISTHMUS_LAB_DIRECTORY"
 MESHCTL = Path(sys.executable).with_name("meshctl")
 UP_SECONDS = 600.0
+TEST_SECONDS = 1200.0  # the first of a run also waits for the lab and the steps of the walk-through
 HERE = Path(__file__).parent
 
 
@@ -32,7 +33,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents:
-            item.add_marker(pytest.mark.timeout(UP_SECONDS))
+            item.add_marker(pytest.mark.timeout(TEST_SECONDS))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

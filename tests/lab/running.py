@@ -18,13 +18,14 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from isthmus.lab.binaries import find
+from isthmus.lab.box import Box
 
 Json = dict[str, Any]
 Row = tuple[str, ...]
 
 ROOT = Path(__file__).parents[2]
 WALKTHROUGH = ROOT / "examples" / "walkthrough"
-COMMAND_SECONDS = 240.0
+COMMAND_SECONDS = 420.0
 PATIENCE = float(os.environ.get("ISTHMUS_LAB_PATIENCE", "5"))
 """How many times longer than promised something may take before a test fails: machines are shared."""
 
@@ -42,8 +43,12 @@ class Lab:
     @cached_property
     def environment(self) -> dict[str, str]:
         """Variables with which kubectl, istioctl, helm and meshctl reach the lab."""
-        own = f"{find().path('kubectl').parent}:{Path(sys.executable).parent}"
-        lab = {"KUBECONFIG": str(self.kubeconfig), "ISTHMUS_LAB_DIRECTORY": str(self.directory)}
+        own = f"{find().search_path}:{Path(sys.executable).parent}"
+        lab = {
+            "KUBECONFIG": str(self.kubeconfig),
+            "KUBECACHEDIR": str(Box(self.directory).kubectl_cache),
+            "ISTHMUS_LAB_DIRECTORY": str(self.directory),
+        }
         return {**os.environ, **lab, "PATH": f"{own}:{os.environ['PATH']}"}
 
     def run(self, *argv: str, stdin: str = "", timeout: float = COMMAND_SECONDS) -> str:
@@ -107,9 +112,11 @@ class Lab:
             and any(c["type"] == "Ready" and c["status"] == "True" for c in item["status"].get("conditions", ()))
         }
 
-    def call(self, cluster: str, url: str, *options: str) -> list[Json]:
-        """What requests from the client's pod on *cluster* come back with; isthmus.lab.calls tells the options."""
-        printed = self.kubectl(cluster, "exec", "deploy/client", "--", "call", url, *options)
+    def call(self, cluster: str, url: str, *options: str, workload: str = "client") -> list[Json]:
+        """What requests from a pod on *cluster* come back with; isthmus.lab.calls tells the options."""
+        # Only the client's image has the command by name; every pod of the lab has this interpreter.
+        command = ("call",) if workload == "client" else (sys.executable, "-m", "isthmus.lab.client", "call")
+        printed = self.kubectl(cluster, "exec", f"deploy/{workload}", "--", *command, url, *options)
         return [line for line in map(json.loads, printed.splitlines()) if "summary" not in line]
 
     def tally(self, cluster: str, url: str, *options: str) -> Json:
@@ -119,10 +126,12 @@ class Lab:
         return summary
 
     @contextlib.contextmanager
-    def calling(self, cluster: str, url: str, *, rate: int = 20, seconds: int = 90) -> Iterator[Calling]:
-        """Requests from the client's pod on *cluster* that go on beside the test."""
+    def calling(
+        self, cluster: str, url: str, *, rate: int = 20, seconds: int = 90, timeout: float = 2.0
+    ) -> Iterator[Calling]:
+        """Requests from the client's pod on *cluster* that go on beside the test, one after the other."""
         argv = ["kubectl", "--context", cluster, "exec", "deploy/client", "--", "call", url]
-        argv += ["--rate", str(rate), "--for", str(seconds), "--timeout", "2"]
+        argv += ["--rate", str(rate), "--for", str(seconds), "--timeout", str(timeout)]
         with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, env=self.environment) as process:
             assert process.stdout is not None
             calling = Calling(process.stdout)

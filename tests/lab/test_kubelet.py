@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import time
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,8 +17,9 @@ import pytest
 from isthmus.lab.box import Box
 from tests.lab.running import Json, Lab, eventually
 
-SPACE = "kubelet-test"
+SPACE = f"kubelet-{uuid.uuid4().hex[:6]}"  # its own, so that nobody has to wait for the end of an earlier one
 PROMPT = 2.0  # seconds after which changes of ConfigMaps and Secrets must have arrived
+PATIENT = {"timeoutSeconds": 10}  # for probes that start a process on a busy machine
 FOREVER = "while :; do sleep 0.1; done"
 LOOP = f"trap 'exit 0' TERM; {FOREVER}"  # the first process of a container dies of no signal that it does not ask for
 
@@ -31,7 +33,7 @@ def mgmt(lab: Lab) -> Iterator[Lab]:
         eventually("a service account", lambda each=cluster: lab.has(each, "serviceaccount", "default", "-n", SPACE))
     yield lab
     for cluster in ("mgmt", "cluster1"):
-        lab.kubectl(cluster, "delete", "namespace", SPACE, "--timeout=60s")
+        lab.kubectl(cluster, "delete", "namespace", SPACE, "--wait=false")
 
 
 def shell(name: str, script: str, **more: Any) -> Json:
@@ -157,11 +159,11 @@ def test_volumes_follow_what_they_show(mgmt: Lab) -> None:
     ready(mgmt, "following")
     assert inside(mgmt, "following", "sh", "-c", "cat /v/*/value") == "11"
 
-    began = time.monotonic()
     mgmt.apply("mgmt", held("ConfigMap", "moving", value="2"))
     mgmt.apply("mgmt", held("Secret", "moving", value="2"))
     mgmt.apply("mgmt", held("ConfigMap", "later", value="2"))
     mgmt.kubectl("mgmt", "label", "pod", "following", "-n", SPACE, "step=two")
+    began = time.monotonic()
     script = "cat /v/*/value; grep step /v/self/labels"
     eventually("what is new", lambda: prints(mgmt, "following", script) == '222step="two"\n')
 
@@ -181,6 +183,7 @@ def test_containers_start_and_end_in_their_order(mgmt: Lab) -> None:
 
     hook = {"preStop": {"exec": {"command": ["sh", "-c", note("sidecar", "is-told")]}}}
     started = {"exec": {"command": ["grep", "-q", "sidecar-starts", "/work/order"]}, "periodSeconds": 1}
+    started |= PATIENT | {"failureThreshold": 60}
     # The folder outlives the pod that writes to it.
     work = {"name": "work", "hostPath": {"path": "/order", "type": "DirectoryOrCreate"}}
     everybody = {"securityContext": {"runAsUser": 0}}
@@ -230,8 +233,13 @@ def test_a_container_that_crashes_is_started_again_ever_later(mgmt: Lab) -> None
 
 def test_probes_decide_who_is_started_again_and_who_gets_requests(mgmt: Lab) -> None:
     """The container says by files what to answer; a web server is not needed for that."""
-    well = {"exec": {"command": ["test", "!", "-e", "/tmp/sick"]}, "periodSeconds": 1, "failureThreshold": 2}
-    willing = {"exec": {"command": ["test", "-e", "/tmp/willing"]}, "periodSeconds": 1, "failureThreshold": 1}
+    well = {"exec": {"command": ["test", "!", "-e", "/tmp/sick"]}, "periodSeconds": 1, "failureThreshold": 2, **PATIENT}
+    willing = {
+        "exec": {"command": ["test", "-e", "/tmp/willing"]},
+        "periodSeconds": 1,
+        "failureThreshold": 1,
+        **PATIENT,
+    }
     probed = shell("main", LOOP, livenessProbe=well, readinessProbe=willing)
     mgmt.apply("mgmt", pod("probed", probed, labels={"app": "probed"}))
     service = {
@@ -292,7 +300,7 @@ def test_who_does_not_end_is_ended(mgmt: Lab) -> None:
     began = time.monotonic()
     mgmt.kubectl("mgmt", "delete", "pod", "deaf", "-n", SPACE, "--timeout=30s")
 
-    assert 2.5 < time.monotonic() - began < 15
+    assert 2.5 < time.monotonic() - began < 25
 
 
 def test_a_pod_deleted_by_force_ends_nevertheless(mgmt: Lab) -> None:
@@ -306,8 +314,13 @@ def test_a_pod_deleted_by_force_ends_nevertheless(mgmt: Lab) -> None:
 
     mgmt.kubectl("mgmt", "delete", "pod", "forced", "-n", SPACE, "--force", "--grace-period=0")
 
-    two_beats = "cat /work/beat; sleep 0.5; cat /work/beat"
-    eventually("its heart stands still", lambda: len(set(prints(mgmt, "watcher", two_beats).split())) == 1)
+    two_beats = "cat /work/beat; sleep 2; cat /work/beat"
+
+    def stands_still() -> bool:
+        beats = prints(mgmt, "watcher", two_beats).split()
+        return len(beats) == 2 and beats[0] == beats[1]
+
+    eventually("its heart stands still", stands_still)
 
 
 def test_force_hurries_a_pod_that_already_ends(mgmt: Lab) -> None:

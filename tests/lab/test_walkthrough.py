@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -26,17 +26,22 @@ REVIEWS = "http://reviews.default.svc.cluster2.global:9080/reviews/0"
 CHANGE_SECONDS = 2.0  # within which a change on one cluster is seen in the other's answers
 
 
-def reviews_of(lab: Lab, answer: Json, cluster: str) -> str:
-    """The version of reviews on *cluster* that gave this answer; fails if none of its pods did."""
-    assert answer["status"] == 200, answer
-    assert (answer["service"], answer["cluster"]) == ("reviews", cluster)
-    assert answer["pod"] in lab.pods(cluster, f"app=reviews,version={answer['version']}")
-    body = answer["body"]
-    assert (body["id"], body["podname"], body["clustername"]) == ("0", answer["pod"], cluster)
-    assert [review["reviewer"] for review in body["reviews"]] == ["Reviewer1", "Reviewer2"]
+def reviews_of(lab: Lab, cluster: str, answers: Sequence[Json]) -> set[str]:
+    """The versions of reviews that gave the answers; fails at one that none of its pods on *cluster* gave."""
+    pods = {
+        item["metadata"]["name"]: item["metadata"]["labels"]["version"]
+        for item in lab.objects(cluster, "pods", "-n", "default", "-l", "app=reviews")
+    }
     stars = {"v1": None, "v2": {"stars": 5, "color": "black"}, "v3": {"stars": 5, "color": "red"}}
-    assert body["reviews"][0].get("rating") == stars[answer["version"]]
-    return str(answer["version"])
+    for answer in answers:
+        assert answer["status"] == 200, answer
+        assert (answer["service"], answer["cluster"]) == ("reviews", cluster)
+        assert answer["version"] == pods[answer["pod"]]
+        body = answer["body"]
+        assert (body["id"], body["podname"], body["clustername"]) == ("0", answer["pod"], cluster)
+        assert [review["reviewer"] for review in body["reviews"]] == ["Reviewer1", "Reviewer2"]
+        assert body["reviews"][0].get("rating") == stars[answer["version"]]
+    return {answer["version"] for answer in answers}
 
 
 @pytest.fixture
@@ -147,16 +152,16 @@ def test_reviews_of_cluster2_answer_a_pod_on_cluster1(connecting_anew: Lab) -> N
     """All three versions do, the third of which cluster1 does not have."""
     answers = connecting_anew.call("cluster1", REVIEWS, "-n", "30")
 
-    versions = {reviews_of(connecting_anew, answer, "cluster2") for answer in answers}
     assert len(answers) == 30
-    assert versions == {"v1", "v2", "v3"}
+    assert reviews_of(connecting_anew, "cluster2", answers) == {"v1", "v2", "v3"}
 
 
 def test_reviews_of_cluster1_answer_a_pod_on_cluster2(federated: Lab) -> None:
     """Federation is mutual."""
     answers = federated.call("cluster2", REVIEWS.replace("cluster2", "cluster1"), "-n", "20")
 
-    assert {reviews_of(federated, answer, "cluster1") for answer in answers} <= {"v1", "v2"}
+    assert len(answers) == 20
+    assert reviews_of(federated, "cluster1", answers) <= {"v1", "v2"}
 
 
 def test_the_callees_of_a_called_pod_are_its_own_cluster_s(connecting_anew: Lab) -> None:
@@ -260,7 +265,6 @@ def test_every_proxy_is_synced(federated: Lab, cluster: str) -> None:
 
     def unsynced() -> list[str] | None:
         proxies = proxy_status(federated, cluster)
-        assert len(proxies) == expected, sorted(proxies)
         late = [
             f"{proxy} {kind}: {state}"
             for proxy, states in proxies.items()
@@ -268,9 +272,9 @@ def test_every_proxy_is_synced(federated: Lab, cluster: str) -> None:
             if state not in ("SYNCED", "UNKNOWN", "NOT_SENT")
             or (state != "SYNCED" and kind in ("Cluster", "Listener", "ClusterLoadAssignment"))
         ]
-        return None if late else ["all"]
+        return None if late or len(proxies) != expected else ["all"]
 
-    eventually("every proxy is synced", unsynced, within=20)
+    eventually(f"all {expected} proxies are synced", unsynced)
 
 
 @pytest.mark.parametrize("cluster", CLUSTERS)
@@ -367,13 +371,13 @@ def test_an_added_a_changed_and_a_deleted_service_are_seen(connecting_anew: Lab,
         federated.apply("cluster2", late)
         done = time.time()
         took = calling.until("the added Service", lambda answer: answer["status"] == 200, after=done)
-        assert reviews_of(federated, calling.seen[-1], "cluster2") == "v2"
+        assert reviews_of(federated, "cluster2", calling.seen[-1:]) == {"v2"}
         federated.measure("a Service added on cluster2 answers on cluster1", took, CHANGE_SECONDS)
 
         federated.kubectl("cluster2", "patch", "service", "late", "-p", '{"spec": {"selector": {"version": "v3"}}}')
         done = time.time()
         took = calling.until("the changed Service", lambda answer: answer.get("version") == "v3", after=done)
-        assert reviews_of(federated, calling.seen[-1], "cluster2") == "v3"
+        assert reviews_of(federated, "cluster2", calling.seen[-1:]) == {"v3"}
         federated.measure("a changed selector on cluster2 answers on cluster1", took, CHANGE_SECONDS)
 
         federated.kubectl("cluster2", "delete", "service", "late", "--wait=false")
@@ -385,7 +389,7 @@ def test_an_added_a_changed_and_a_deleted_service_are_seen(connecting_anew: Lab,
 def test_a_changed_port_is_seen(federated: Lab, late: Json) -> None:
     """cluster1 calls the new port before it exists."""
     federated.apply("cluster2", late)
-    with federated.calling("cluster1", LATE.replace("9080", "9081")) as calling:
+    with federated.calling("cluster1", LATE.replace("9080", "9081"), timeout=0.3) as calling:
         calling.until("that the port is unknown", lambda answer: answer["status"] != 200)
 
         late["spec"]["ports"] = [{"name": "http", "port": 9081, "targetPort": 9080}]
@@ -393,21 +397,24 @@ def test_a_changed_port_is_seen(federated: Lab, late: Json) -> None:
         done = time.time()
         took = calling.until("the new port", lambda answer: answer["status"] == 200, after=done)
 
-        assert reviews_of(federated, calling.seen[-1], "cluster2") == "v2"
+        assert reviews_of(federated, "cluster2", calling.seen[-1:]) == {"v2"}
         federated.measure("a changed port on cluster2 answers on cluster1", took, CHANGE_SECONDS)
 
 
 def test_a_scaled_service_is_seen_and_fails_nobody(connecting_anew: Lab) -> None:
-    """A second pod of ratings answers once it is ready; when it is taken away again no request is lost."""
+    """A second pod of ratings answers once it is ready; when it is taken away again no request is lost.
+
+    Only then: bookinfo has no readiness probes, so that a pod is ready a moment before its program listens.
+    """
     federated = connecting_anew
     url = "http://ratings.default.svc.cluster2.global:9080/ratings/0"
     before = federated.pods("cluster2", "app=ratings")
     try:
-        with federated.calling("cluster1", url) as calling:
+        with federated.calling("cluster1", url, seconds=300) as calling:
             calling.until("the pod that is there", lambda answer: answer.get("pod") in before)
 
             federated.kubectl("cluster2", "scale", "deployment", "ratings-v1", "--replicas=2")
-            federated.kubectl("cluster2", "rollout", "status", "deployment", "ratings-v1", "--timeout=60s")
+            federated.kubectl("cluster2", "rollout", "status", "deployment", "ratings-v1", "--timeout=180s")
             done = time.time()
             [added] = federated.pods("cluster2", "app=ratings") - before
             took = calling.until("the second pod", lambda answer: answer.get("pod") == added, after=done)
@@ -416,7 +423,7 @@ def test_a_scaled_service_is_seen_and_fails_nobody(connecting_anew: Lab) -> None
 
             federated.kubectl("cluster2", "scale", "deployment", "ratings-v1", "--replicas=1")
             done = time.time()
-            calling.until("3 s without the pod that ended", lambda answer: answer["at"] > done + 3)
+            calling.until("the requests of the next 5 s", lambda answer: answer["at"] > done + 5)
     finally:
         federated.kubectl("cluster2", "scale", "deployment", "ratings-v1", "--replicas=1")
 
@@ -424,4 +431,4 @@ def test_a_scaled_service_is_seen_and_fails_nobody(connecting_anew: Lab) -> None
     ended -= federated.pods("cluster2", "app=ratings")
     last = max((answer["at"] for answer in calling.seen if answer.get("pod") in ended), default=done)
     federated.measure("a pod removed on cluster2 is no longer asked from cluster1", last - done, CHANGE_SECONDS)
-    assert [answer for answer in calling.seen if answer["status"] != 200] == []
+    assert [answer for answer in calling.seen if answer["at"] >= done and answer["status"] != 200] == []

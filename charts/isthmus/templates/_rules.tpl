@@ -75,6 +75,20 @@
   verbs:
   - patch
 - apiGroups:
+  - observability.enterprise.mesh.gloo.solo.io
+  resources:
+  - accesslogrecords
+  verbs:
+  - get
+  - list
+  - watch
+- apiGroups:
+  - observability.enterprise.mesh.gloo.solo.io
+  resources:
+  - accesslogrecords/status
+  verbs:
+  - patch
+- apiGroups:
   - settings.mesh.gloo.solo.io
   resources:
   - settings

@@ -11,6 +11,7 @@ from isthmus.api.crd import crd
 from isthmus.api.crds import file_name
 from isthmus.api.kinds import KINDS
 from isthmus.api.reference import pages
+from isthmus.api.written import keep
 
 API = Path(__file__).parent
 PAGES = API.parents[2] / "docs" / "reference" / "api"
@@ -34,26 +35,10 @@ class _NoAliases(yaml.SafeDumper):
         return True
 
 
-def stale(files: dict[Path, str]) -> list[Path]:
-    """Files that are missing, differ from what would be written, or would not be written any more."""
-    present = {*API.glob("crds/*.yaml"), *PAGES.glob("*.md")}
-    changed = {path for path, text in files.items() if path not in present or path.read_text(encoding="utf-8") != text}
-    return sorted(changed | (present - files.keys()))
-
-
-def main(arguments: list[str]) -> int:
-    """Exit code: 1 if ``--check`` found something stale, else 0."""
-    files = generated()
-    for path in stale(files):
-        if "--check" in arguments:
-            print(f"stale: {path} (run `make generate`)", file=sys.stderr)  # noqa: T201
-        elif path in files:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(files[path], encoding="utf-8")
-        else:
-            path.unlink()
-    return 1 if "--check" in arguments and stale(files) else 0
+def present() -> set[Path]:
+    """What is there of it."""
+    return {*API.glob("crds/*.yaml"), *PAGES.glob("*.md")}
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(keep(generated(), present(), sys.argv[1:]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from isthmus.api.access_log_record import AccessLogRecord
 from isthmus.api.access_policy import AccessPolicy
 from isthmus.api.base import Resource
 from isthmus.api.certificate_request import CertificateRequest
@@ -14,7 +15,9 @@ from isthmus.api.traffic_policy import TrafficPolicy
 from isthmus.api.virtual_destination import VirtualDestination
 from isthmus.api.virtual_mesh import VirtualMesh
 
-POLICIES: tuple[type[Resource], ...] = (VirtualMesh, TrafficPolicy, AccessPolicy, VirtualDestination, Settings)
+POLICIES: tuple[type[Resource], ...] = (
+    VirtualMesh, TrafficPolicy, AccessPolicy, VirtualDestination, AccessLogRecord, Settings,
+)  # fmt: skip
 """What users write on the management cluster."""
 
 DISCOVERED: tuple[type[Resource], ...] = (Mesh, Workload, Destination)

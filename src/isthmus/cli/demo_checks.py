@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
+import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -17,6 +19,8 @@ from isthmus.model import kinds
 Manifest = dict[str, Any]
 
 FEDERATION_NETWORK = ipaddress.ip_network("240.0.0.0/4")
+SETTLE_SECONDS = 20.0
+SETTLE_POLL = 0.2
 MASKED_ADDRESS, MASKED_GATEWAY = "x.x.x.x", "y.y.y.y"  # what the expected entry has in place of the two addresses
 
 
@@ -93,7 +97,19 @@ def differing(entry: Manifest, gateways: Sequence[str]) -> str:
 
 
 async def check_walkthrough(names: Sequence[str]) -> list[tuple[str, str]]:
-    """Every check by name, with what is wrong, empty when nothing is. Reads the current kubeconfig."""
+    """Every check by name, with what is wrong, empty when nothing is. Reads the current kubeconfig.
+
+    Agents write one object after the other, so what is wrong at first is looked at again for a few seconds.
+    """
+    deadline = time.monotonic() + SETTLE_SECONDS
+    while True:
+        results = await _check_once(names)
+        if time.monotonic() > deadline or not any(problem for _, problem in results):
+            return results
+        await asyncio.sleep(SETTLE_POLL)
+
+
+async def _check_once(names: Sequence[str]) -> list[tuple[str, str]]:
     first, second = names
     results = []
     entries: dict[str, tuple[Manifest, ...]] = {}

@@ -100,6 +100,7 @@ async def install_management_plane(
     from isthmus.install import management_plane
 
     where = mgmt.connection.name
+    await _not_of_helm(mgmt, release)
     secrets = await make_secrets(mgmt, values, release)
     say(f"Installing the management plane {__version__} on {where}, namespace {release.namespace}")
     if secrets:
@@ -110,6 +111,24 @@ async def install_management_plane(
     with waiting("Waiting until the server is ready"):
         await wait_until_available(mgmt, release.namespace, "enterprise-networking", seconds=seconds)
     say(f"The management plane runs on {where}")
+
+
+async def _not_of_helm(mgmt: KubeClient, release: Release) -> None:
+    """Raise `Failure` where Helm keeps a record that would no longer be true."""
+    from isthmus.install import helm_release
+    from isthmus.kube import NotFound
+    from isthmus.model import kinds
+
+    try:
+        present = await mgmt.get(kinds.DEPLOYMENT, release.namespace, "enterprise-networking")
+    except NotFound:
+        return
+    if name := helm_release(present):
+        raise Failure(
+            f"Helm installed the management plane on {mgmt.connection.name}, as release {name}",
+            f"`helm upgrade {name} charts/isthmus --namespace {release.namespace}`, or first `helm uninstall {name}`, "
+            "which leaves Secrets and policies",
+        )
 
 
 async def make_secrets(

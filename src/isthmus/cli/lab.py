@@ -65,12 +65,11 @@ def up(
             raise Failure(
                 str(error), f"meshctl lab status; the clusters still run, logs are in {box.directory}"
             ) from error
-    bin_folder = binaries.path("kubectl").parent
     typer.echo(
         f"""
 The clusters {", ".join(NAMES)} run until `meshctl lab down`. Use them from this shell:
 
-  export KUBECONFIG={box.kubeconfig} PATH={bin_folder}:$PATH
+  export KUBECONFIG={box.kubeconfig} PATH={binaries.search_path}:$PATH
   kubectl --context cluster1 get pods -A
 """
     )
@@ -115,13 +114,16 @@ def flat(
         raise typer.BadParameter("on or off", param_hint="STATE")
     import asyncio
 
-    from isthmus.lab.network import set_flat
+    from isthmus.lab.network import NetworkFailed, set_flat
     from isthmus.lab.plan import plan
 
     box = _box(directory)
     with _boxed():
-        found = box.running()
-        asyncio.run(set_flat(plan(found.names), flat=state == "on", enter=tuple(box.inside("", ()))))
+        clusters, enter = plan(box.running().names), tuple(box.inside("", ()))
+    try:
+        asyncio.run(set_flat(clusters, flat=state == "on", enter=enter))
+    except NetworkFailed as error:
+        raise Failure(str(error), "meshctl lab status") from error
 
 
 def execute(

@@ -31,7 +31,7 @@ from isthmus.cli.applying import (
 )
 from isthmus.cli.failure import Failure
 from isthmus.cli.progress import say, waiting
-from isthmus.install import COMPONENT, AgentValues, Release, agent, read_values, registration
+from isthmus.install import COMPONENT, AgentValues, Release, agent, helm_release, read_values, registration
 from isthmus.kube import AlreadyExists, KubeClient, NotFound
 from isthmus.model import kinds
 from isthmus.model.problem import Problem
@@ -85,7 +85,12 @@ async def register(mgmt: KubeClient, remote: KubeClient, wanted: Registration) -
     address = check_address(wanted.relay_address) if wanted.relay_address else ""
     say(f"Registering cluster {wanted.name}")
     await _name_is_free(mgmt, wanted)
-    await _no_other_agent(remote, wanted)
+    if kept := await _no_other_agent(remote, wanted):
+        raise Failure(
+            f"Helm installed the agent on {remote.connection.name}, as release {kept}",
+            f"create the KubernetesCluster {wanted.mgmt_namespace}/{wanted.name} by hand, or first "
+            f"`helm uninstall {kept} --namespace {wanted.remote_namespace} --kube-context {remote.connection.name}`",
+        )
     values = _agent_values(wanted, address or await relay_address(mgmt, wanted.mgmt_namespace))
     if isinstance(values, Problem):
         raise Failure(str(values), "`meshctl cluster register --help` says what can be set")
@@ -197,18 +202,19 @@ async def _create_registration(mgmt: KubeClient, wanted: Registration) -> None:
         raise _taken(wanted) from error
 
 
-async def _no_other_agent(remote: KubeClient, wanted: Registration) -> None:
-    """Raise `Failure` if the cluster runs an agent under another name."""
+async def _no_other_agent(remote: KubeClient, wanted: Registration) -> str:
+    """The release of which Helm keeps the cluster's agent. Raise `Failure` if it runs one under another name."""
     try:
         present = await remote.get(kinds.DEPLOYMENT, wanted.remote_namespace, AGENT)
     except NotFound:
-        return
+        return ""
     other = agent_cluster(present)
     if other and other != wanted.name:
         raise Failure(
             f"{remote.connection.name} already runs an agent, for a cluster registered as {other}",
             f"check --remote-context; to rename the cluster, first `meshctl cluster deregister {other}`",
         )
+    return helm_release(present)
 
 
 def agent_cluster(deployment: Manifest) -> str:
@@ -314,9 +320,9 @@ async def deregister(
 
     *remote* None leaves the cluster alone (it may be gone). Raises `Failure`.
     """
-    written = 0
+    written, kept = 0, ""
     if remote is not None:
-        await _no_other_agent(remote, Registration(name=name, remote_namespace=remote_namespace))
+        kept = await _no_other_agent(remote, Registration(name=name, remote_namespace=remote_namespace))
         written = len(await find_left_behind(remote, name, remote_namespace))
     try:
         known = await mgmt.delete(KubernetesCluster.KIND, mgmt_namespace, name)
@@ -336,6 +342,9 @@ async def deregister(
             f"{remote.connection.name} runs no agent for {name}, and no cluster of that name is registered",
             "`meshctl cluster list` shows those that are",
         )
+    if kept:
+        where = remote.connection.name
+        say(f"Helm still lists it: `helm uninstall {kept} --namespace {remote_namespace} --kube-context {where}`")
 
 
 async def _remove_agent(remote: KubeClient, name: str, namespace: str, count: int) -> bool:

@@ -45,7 +45,7 @@ async def uninstall_management_plane(mgmt: KubeClient, namespace: str, *, dry_ru
     from isthmus.cli.applying import INSTALLED, delete_all, delete_deployment, find_all, kind_of
     from isthmus.cli.progress import say, waiting
     from isthmus.cli.registration import AGENT_KINDS
-    from isthmus.install import COMPONENT
+    from isthmus.install import COMPONENT, helm_release
     from isthmus.kube import NotFound
     from isthmus.model import kinds
 
@@ -63,6 +63,11 @@ async def uninstall_management_plane(mgmt: KubeClient, namespace: str, *, dry_ru
         raise Failure(
             f"there is no management plane in namespace {namespace} on {where}",
             "name the right one with --kubecontext and --namespace",
+        )
+    if name := next(filter(None, map(helm_release, mine)), ""):
+        raise Failure(
+            f"Helm installed the management plane on {where}, as release {name}",
+            f"`helm uninstall {name} --namespace {namespace} --kube-context {where}`",
         )
     if dry_run:
         for item in mine:

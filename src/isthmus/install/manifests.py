@@ -104,6 +104,11 @@ def created_once(item: Manifest) -> bool:
     return item["kind"] in (kinds.SECRET.kind, Settings.KIND.kind)
 
 
+def helm_release(item: Manifest) -> str:
+    """The release of which Helm keeps *item*; empty for an object that `meshctl` installed."""
+    return str((item["metadata"].get("annotations") or {}).get("meta.helm.sh/release-name", ""))
+
+
 def _namespace(release: Release) -> Manifest:
     """The namespace; Istio must not inject into it. It belongs to no component, since it may hold both."""
     return _manifest(kinds.NAMESPACE, {"name": release.namespace, "labels": {"istio-injection": "disabled"}})

@@ -21,6 +21,7 @@ from isthmus import __version__
 from isthmus.api.crd import crd
 from isthmus.api.crds import file_name
 from isthmus.api.docstrings import attribute_docs, summary
+from isthmus.api.written import keep
 from isthmus.install.chart import AGENT, DEFINED, MANAGEMENT_PLANE, directory
 from isthmus.install.manifests import COMPONENT, PART_OF, VERSION
 from isthmus.install.rbac import AGENT_GRANTS, SERVER_GRANTS, Grant, rules
@@ -149,26 +150,10 @@ def _schema(type_: Any) -> Manifest:
 # --- command --------------------------------------------------------------------------------------------------------
 
 
-def stale(files: dict[Path, str]) -> list[Path]:
-    """Files that are missing, differ from what would be written, or would not be written any more."""
-    present = {path for chart in CHARTS for path in directory(chart).glob("crds/*")}
-    changed = {path for path, text in files.items() if not path.exists() or path.read_text(encoding="utf-8") != text}
-    return sorted(changed | (present - files.keys()))
-
-
-def main(arguments: list[str]) -> int:
-    """Exit code: 1 if ``--check`` found something stale, else 0."""
-    files = generated()
-    for path in stale(files):
-        if "--check" in arguments:
-            print(f"stale: {path} (run `make generate`)", file=sys.stderr)  # noqa: T201
-        elif path in files:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(files[path], encoding="utf-8")
-        else:
-            path.unlink()
-    return 1 if "--check" in arguments and stale(files) else 0
+def present() -> set[Path]:
+    """The definitions that the charts have."""
+    return {path for chart in CHARTS for path in directory(chart).glob("crds/*")}
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(keep(generated(), present(), sys.argv[1:]))

@@ -35,7 +35,7 @@ MODULE_CACHE = "Go module"
 
 _LAYOUT = "1"  # of a folder of the cache; another number makes every folder anew
 _ASK_SECONDS = 30.0  # a program that takes so long to tell its version is not used
-_SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")  # where PATH often does not lead, and iptables is
+SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")  # where PATH often does not lead, and iptables is
 
 Fits = Callable[[str, str], bool]
 """Whether a version found does for the one that is pinned."""
@@ -330,7 +330,7 @@ def size_of(path: Path) -> int:
     return path.stat().st_size
 
 
-def require_system_programs(environ: Mapping[str, str] = os.environ, sbin: tuple[str, ...] = _SBIN) -> None:
+def require_system_programs(environ: Mapping[str, str] = os.environ, sbin: tuple[str, ...] = SBIN) -> None:
     """Raise `SystemProgramsMissing` unless the operating system has, on ``PATH`` or in *sbin*, what the lab runs."""
     folders = os.pathsep.join((environ.get("PATH", ""), *sbin))
     missing = [name for name in SYSTEM_PROGRAMS if shutil.which(name, path=folders) is None]

@@ -7,18 +7,22 @@ killed leaves nothing either.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
+from isthmus.lab.binaries import SBIN
 from isthmus.lab.messages import Order, Report
 
 STATE = "lab.json"
@@ -61,6 +65,8 @@ class Box:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.kubeconfig = directory / KUBECONFIG
+        self.kubectl_cache = directory / "kubectl-cache"
+        """What kubectl remembers of the API servers; outside, it would outlive them."""
 
     def state(self) -> BoxState | None:
         """The running box, None if there is none."""
@@ -74,9 +80,27 @@ class Box:
         """Start it and return when its clusters are ready. Raises `BoxFailed`; then nothing of it is left."""
         if os.geteuid():
             raise BoxFailed("the lab makes namespaces and networks, which needs root")
+        self.directory.mkdir(parents=True, exist_ok=True)
+        with self._alone():
+            self._start(names, flat, report)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Of two that start a lab in one directory, nobody would find the first again."""
+        held = os.open(self.directory, os.O_RDONLY)
+        try:
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise BoxFailed(f"a lab is being started in {self.directory}") from None
+            yield
+        finally:
+            os.close(held)
+
+    def _start(self, names: Sequence[str], flat: bool, report: Callable[[str], None]) -> None:
         if self.state():
             raise BoxFailed(f"a lab runs already in {self.directory}")
-        self.directory.mkdir(parents=True, exist_ok=True)
+        self._forget()
         doors = {name: socket.create_server(("127.0.0.1", 0)) for name in names}
         reading, writing = os.pipe()
         order = Order(
@@ -92,6 +116,7 @@ class Box:
                 stdout=log,
                 stderr=log,
                 pass_fds=[writing, *order.doors.values()],
+                env={**os.environ, "PATH": os.pathsep.join((os.environ.get("PATH", os.defpath), *SBIN))},
                 start_new_session=True,
             )
         os.close(writing)
@@ -130,15 +155,20 @@ class Box:
             return False
         watched = [descriptor for pid in self._tree(state) if (descriptor := _pidfd(pid)) is not None]
         try:
-            os.kill(state.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it ends by itself
+                os.kill(state.pid, signal.SIGKILL)
             for descriptor in watched:
                 select.select([descriptor], [], [], END_SECONDS)
         finally:
             for descriptor in watched:
                 os.close(descriptor)
+        self._forget()
+        return True
+
+    def _forget(self) -> None:
         (self.directory / STATE).unlink(missing_ok=True)
         self.kubeconfig.unlink(missing_ok=True)
-        return True
+        shutil.rmtree(self.kubectl_cache, ignore_errors=True)
 
     def inside(self, machine: str, argv: Sequence[str]) -> list[str]:
         """The command that runs *argv* in the network of *machine* (empty: of the box). Raises `BoxFailed`."""
@@ -150,7 +180,7 @@ class Box:
         """What runs in the box. Raises `BoxFailed` if it does not run."""
         state = self.running()
         first = self._first()
-        machines = {path.stat().st_ino: path.name for path in (Path("/proc") / str(first) / "root/run/netns").iterdir()}
+        places = _networks(Path(f"/proc/{first}/root/run/netns"))
         for pid in self._tree(state):
             try:
                 network = os.stat(f"/proc/{pid}/ns/net").st_ino
@@ -159,7 +189,7 @@ class Box:
             except OSError:  # ended meanwhile
                 continue
             memory = next((int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:")), 0)
-            yield BoxProcess(pid, _place(machines.get(network, "lab")), command, memory * 1024)
+            yield BoxProcess(pid, _place(places.get(network, "lab")), command, memory * 1024)
 
     def running(self) -> BoxState:
         """The running box. Raises `BoxFailed` if there is none."""
@@ -178,6 +208,16 @@ class Box:
         for pid in found:
             found.extend(_children(pid))
         return found
+
+
+def _networks(folder: Path) -> dict[int, str]:
+    """Names of networks by inode; those of pods come and go meanwhile."""
+    found: dict[int, str] = {}
+    with suppress(OSError):  # there are none yet, or the box is ending
+        for path in folder.iterdir():
+            with suppress(FileNotFoundError):
+                found[path.stat().st_ino] = path.name
+    return found
 
 
 def _place(netns: str) -> str:

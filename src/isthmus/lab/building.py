@@ -53,6 +53,9 @@ _SHOWN_LINES = 15
 _BOOTSTRAP_IN_ISTIO = "tools/packaging/common/envoy_bootstrap.json"
 _ENVOY_ASK = ("--version",)
 
+_LIST_FLAGS = ("-mod=readonly",)
+_BUILD_FLAGS = (*_LIST_FLAGS, "-trimpath", "-buildvcs=false")
+
 Report = Callable[[str], None]
 
 _NEXT_STEPS = (
@@ -276,10 +279,11 @@ class Go:
     def packages(self, programs: Sequence[Program]) -> dict[Program, str]:
         """The import path of each program. Downloads the modules that they need."""
         output = GoOutput()
-        words = ["list", "-mod=readonly", "-f", "{{.Name}} {{.ImportPath}}", "-deps", "tool"]
-        lines = self._run(
-            words, "downloading modules", output, lambda: f"downloading modules: {output.downloaded} so far"
-        ).splitlines()
+        words = ["list", *_LIST_FLAGS, "-f", "{{.Name}} {{.ImportPath}}", "-deps", "tool"]
+        printed = self._run(
+            words, "reading modules", output, lambda: f"reading modules, {output.downloaded} of them downloaded"
+        )
+        lines = printed.splitlines()
         if output.downloaded:
             self._progress.say(f"{output.downloaded} modules downloaded")
         self._total = len(lines)
@@ -312,14 +316,7 @@ class Go:
             return f"{compiled}, {ready} of {len(programs)} programs linked"
 
         self._progress.say(f"building {', '.join(waiting)}")
-        words = [
-            "build",
-            "-v",
-            "-mod=readonly",
-            "-trimpath",
-            "-buildvcs=false",
-            f"-ldflags={self._link_flags(directory)}",
-        ]
+        words = ["build", "-v", *_BUILD_FLAGS, f"-ldflags={self._link_flags(directory)}"]
         self._run(
             [*words, "-o", f"{partial}/", *(packages[program] for program in programs)],
             "building",

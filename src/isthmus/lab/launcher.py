@@ -29,7 +29,8 @@ PR_SET_PDEATHSIG, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 1, 24, 38
 CAPABILITY_VERSION_3 = 0x20080522
 SIGKILL, SIGCHLD = 9, 17
 FORWARDED = (1, 2, 3, 10, 12, 15, 28)  # HUP INT QUIT USR1 USR2 TERM WINCH
-IGNORED = (13, 25)  # PIPE XFSZ: Python ignores them, and what is ignored stays so in the next program
+# What is ignored stays so in the next program: Python ignores PIPE and XFSZ, a shell INT and QUIT behind an `&`.
+RESET = (*range(1, 9), *range(10, 19), *range(20, 32))  # all but KILL and STOP
 RLIMIT_NOFILE = 7
 OPEN_FILES = 1 << 20  # what container runtimes give
 TIOCSCTTY = 0x540E
@@ -200,7 +201,7 @@ def become(order: Order) -> None:
         call("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     if "container" in order:
         call("prctl", PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0)  # lost when the user changes, so after that
-    for number in IGNORED:
+    for number in RESET:
         _signal.signal(number, _signal.SIG_DFL)
     os.setsid()
     if os.isatty(0):

@@ -84,8 +84,8 @@ async def _make_machine(cluster: ClusterPlan, clusters: Sequence[ClusterPlan]) -
         ],
         machine=cluster.name,
     )
-    settings = ("net.ipv4.ip_forward=1", "net.ipv4.conf.all.rp_filter=0", "net.ipv4.conf.default.rp_filter=0")
-    script = "; ".join(f"echo {value} > /proc/sys/{key.replace('.', '/')}" for key, value in _pairs(settings))
+    settings = {"ip_forward": 1, "conf/all/rp_filter": 0, "conf/default/rp_filter": 0}
+    script = "; ".join(f"echo {value} > /proc/sys/net/ipv4/{key}" for key, value in settings.items())
     await run(*in_machine(cluster.name, "sh", "-ec", script))
     # What leaves a cluster comes from its machine: the other side has no route to its pods.
     rule = f"-A POSTROUTING -s {cluster.pods} ! -d {ALL_PODS} -o wire -j MASQUERADE"
@@ -98,20 +98,11 @@ async def set_flat(clusters: Sequence[ClusterPlan], *, flat: bool, enter: Sequen
     *enter* is the command that runs others inside the box; none if this already is.
     """
     for cluster in clusters[1:]:
-        verb = "replace" if flat else "del"
+        verb = "replace" if flat else "flush"  # which is content if there is no such route
         lines = [f"route {verb} {other.pods} via {other.wire}" for other in clusters[1:] if other is not cluster]
-        await _ip(lines, machine=cluster.name, tolerant=not flat, enter=enter)
+        await _ip(lines, machine=cluster.name, enter=enter)
 
 
-async def _ip(lines: Iterable[str], *, machine: str = "", tolerant: bool = False, enter: Sequence[str] = ()) -> None:
-    force = ("-force",) if tolerant else ()
+async def _ip(lines: Iterable[str], *, machine: str = "", enter: Sequence[str] = ()) -> None:
     into = ("-n", machine) if machine else ()
-    try:
-        await run(*enter, "ip", *into, *force, "-batch", "-", stdin="".join(f"{line}\n" for line in lines))
-    except NetworkFailed:
-        if not tolerant:
-            raise
-
-
-def _pairs(settings: Iterable[str]) -> list[tuple[str, str]]:
-    return [(key, value) for key, _, value in (setting.partition("=") for setting in settings)]
+    await run(*enter, "ip", *into, "-batch", "-", stdin="".join(f"{line}\n" for line in lines))

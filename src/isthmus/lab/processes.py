@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,13 +16,12 @@ STEADY = 20.0  # seconds after which a program that ends counts as having run we
 class Daemon:
     """One program with its output in a file. `run` starts it again whenever it ends, until cancelled."""
 
-    def __init__(self, name: str, argv: Sequence[str], log: Path, env: Mapping[str, str] | None = None) -> None:
+    def __init__(self, name: str, argv: Sequence[str], log: Path) -> None:
         self.name = name
         self.pid = 0
         self.starts = 0
         self._argv = tuple(argv)
         self._log = log
-        self._env = dict(env) if env is not None else None
 
     async def run(self) -> None:
         """Run until cancelled; the program is then killed: what it keeps is given up with the lab."""
@@ -31,7 +30,7 @@ class Daemon:
             started = time.monotonic()
             with self._log.open("ab") as log:
                 process = await asyncio.create_subprocess_exec(
-                    *self._argv, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, env=self._env
+                    *self._argv, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log
                 )
             self.pid, self.starts = process.pid, self.starts + 1
             try:
@@ -58,9 +57,12 @@ class NotReady(Exception):
 async def until(
     what: str, ready: Callable[[], object], seconds: float, daemon: Daemon | None = None, every: float = 0.1
 ) -> None:
-    """Wait until *ready* (plain or asynchronous, may raise OSError) is true. Raises `NotReady` after *seconds*."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
+    """Wait until *ready* (plain or asynchronous, may raise OSError) is true. Raises `NotReady`.
+
+    After *seconds*, or as soon as *daemon* has ended again and again.
+    """
+    began = time.monotonic()
+    while time.monotonic() - began < seconds:
         with suppress(OSError):
             answer = ready()
             if asyncio.iscoroutine(answer):
@@ -71,4 +73,4 @@ async def until(
             break
         await asyncio.sleep(every)
     tail = f":\n{daemon.last_lines()}" if daemon is not None else ""
-    raise NotReady(f"{what} is not ready after {seconds:g} s{tail}")
+    raise NotReady(f"{what} is not ready after {time.monotonic() - began:.0f} s{tail}")

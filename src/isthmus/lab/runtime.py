@@ -52,7 +52,7 @@ LEG_SYSCTLS = {"rp_filter": "0", "send_redirects": "0"}
 LINE_BYTES = 16 * 1024  # where containerd splits a longer line
 LOG_BYTES = 50 * 2**20
 DRAIN_SECONDS = 2.0  # for output after the end: only a process outside the container can still hold the pipe
-END_SECONDS = 10.0  # from SIGKILL to the end of a container
+END_SECONDS = 60.0  # from SIGKILL to the end of a container; longer, and its pod's address is given up
 HIDDEN = ("/tmp", "/run", "/var/run")
 PSEUDO = ("/dev", "/proc", "/sys")
 

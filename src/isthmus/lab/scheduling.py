@@ -14,7 +14,7 @@ from typing import Any
 import structlog
 
 from isthmus.kube import KubeClient
-from isthmus.kube.errors import Conflict, KubeError, NotFound
+from isthmus.kube.errors import Conflict, Forbidden, KubeError, NotFound
 from isthmus.kube.events import Manifest, Removed, Replaced
 from isthmus.model.kinds import NODE, POD
 
@@ -81,6 +81,9 @@ class Scheduler:
             await self._kube.create(POD, binding, subresource="binding")
         except (NotFound, Conflict):
             return  # deleted meanwhile, or bound by another; the watch tells which
+        except Forbidden as error:  # such as in a namespace that ends; the other pods need not wait for that
+            log.warning("pod not scheduled", pod=metadata["name"], error=str(error))
+            return
         if metadata["uid"] in self._pods:
             # The watch may be late: the next pod must see this one in its place.
             self._pods[metadata["uid"]] = {**pod, "spec": {**pod["spec"], "nodeName": node}}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
@@ -17,7 +16,7 @@ from isthmus.embedded.fleet import walkthrough
 from isthmus.lab.binaries import Binaries
 from isthmus.lab.box import Box
 
-COMMAND_SECONDS = 240.0
+COMMAND_SECONDS = 420.0  # istioctl itself waits 300 s for istiod and the gateway
 # Which of bookinfo runs on the first Istio cluster: the walk-through's two `kubectl apply -l`. Others run all of it.
 FIRST = ("app,version notin (v3)", "account")
 
@@ -34,69 +33,60 @@ class Setup:
         self._binaries = binaries
         self._report = report
 
-    def clusters(self, names: Sequence[str], *, bookinfo: bool = True) -> None:
+    def clusters(self, names: Sequence[str]) -> None:
         """Istio and bookinfo on all clusters *names*, side by side. Raises `CommandFailed`."""
         with ThreadPoolExecutor(len(names)) as threads:
-            for done in [threads.submit(self._cluster, name, name == names[0], bookinfo=bookinfo) for name in names]:
+            for done in [threads.submit(self._cluster, name, name == names[0]) for name in names]:
                 done.result()
 
-    def _cluster(self, name: str, is_first: bool, *, bookinfo: bool) -> None:
+    def _cluster(self, name: str, is_first: bool) -> None:
         self._istio(name)
-        if not bookinfo:
-            return
         self.kubectl(name, "label", "namespace", "default", "istio-injection=enabled", "--overwrite")
         for selector in FIRST if is_first else ("",):
             chosen = ("-l", selector) if selector else ()
             self.kubectl(name, "apply", "-f", str(walkthrough("bookinfo.yaml")), *chosen)
         self.kubectl(name, "apply", "-f", str(walkthrough("bookinfo-gateway.yaml")))
         self.kubectl(name, "apply", "-f", str(files("isthmus.lab") / "client.yaml"))
-        self.kubectl(name, "wait", "--for=condition=Available", "deployment", "--all", "--timeout=180s")
+        self.kubectl(name, "wait", "--for=condition=Available", "deployment", "--all", "--timeout=300s")
         self._report(f"{name}: bookinfo is ready")
 
     def _istio(self, name: str) -> None:
-        # Only this folder's copy holds the file under this cluster's name when the lab's names are other ones.
-        source = walkthrough("istio-operator-cluster1.yaml").read_text()
-        number = list(self._names()).index(name)
-        text = source.replace("cluster1", name).replace("network1", f"network{number}")
-        with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
-            file.write(text)
-            file.flush()
-            self._run(
-                str(self._binaries.path("istioctl")),
-                "install",
-                "--context",
-                name,
-                "-f",
-                file.name,
-                "-f",
-                str(files("isthmus.lab") / "istio.yaml"),
-                "--set",
-                f"meshConfig.trustDomain={name}",  # current charts no longer read the walk-through's global.trustDomain
-                "--manifests",
-                str(self._binaries.istio_source / "manifests"),
-                "--force",
-                "--skip-confirmation",
-            )
+        self._run(
+            str(self._binaries.path("istioctl")),
+            "install",
+            "--context",
+            name,
+            "-f",
+            str(walkthrough(f"istio-operator-{name}.yaml")),
+            "-f",
+            str(files("isthmus.lab") / "istio.yaml"),
+            "--set",
+            f"meshConfig.trustDomain={name}",  # current charts no longer read the walk-through's global.trustDomain
+            "--manifests",
+            str(self._binaries.istio_source / "manifests"),
+            "--force",
+            "--skip-confirmation",
+        )
         self._report(f"{name}: Istio is ready")
-
-    def _names(self) -> tuple[str, ...]:
-        state = self._box.state()
-        return state.names if state else ()
 
     def kubectl(self, context: str, *arguments: str, stdin: str = "") -> str:
         """Run the lab's kubectl. Raises `CommandFailed`."""
         return self._run(str(self._binaries.path("kubectl")), "--context", context, *arguments, stdin=stdin)
 
     def _run(self, *argv: str, stdin: str = "") -> str:
-        done = subprocess.run(
-            argv,
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=COMMAND_SECONDS,
-            env={**os.environ, "KUBECONFIG": str(self._box.kubeconfig)},
-            check=False,
-        )
+        own = {"KUBECONFIG": str(self._box.kubeconfig), "KUBECACHEDIR": str(self._box.kubectl_cache)}
+        try:
+            done = subprocess.run(
+                argv,
+                input=stdin,
+                capture_output=True,
+                text=True,
+                timeout=COMMAND_SECONDS,
+                env={**os.environ, **own},
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise CommandFailed(f"{' '.join(argv)}\ndid not end within {COMMAND_SECONDS:g} s") from error
         if done.returncode:
             raise CommandFailed(f"{' '.join(argv)}\n{done.stdout}{done.stderr}".strip())
         return done.stdout

@@ -121,11 +121,13 @@ class Supervisor:
             logs=self._directory / plane.name / "pods",
         )
         tasks.create_task(kubelet.run(), name=f"{plane.name}/kubelet")
-        server = KubeletServer(kubelet, plane.kubelet_tls())
+        tls = plane.kubelet_tls()
         for node in plane.cluster.nodes:
+            server = KubeletServer(kubelet, tls, partial(kubelet.pods, node.name))
             with in_network(NETNS / plane.name):
                 listener = socket.create_server((str(node.address), node.kubelet_port))
             tasks.create_task(server.serve(listener), name=f"{node.name}/server")
+        await kubelet.registered.wait()
 
     def _report(self, report: Report) -> None:
         with suppress(BrokenPipeError):  # nobody waits any more
@@ -138,17 +140,21 @@ async def _forward(host: str, port: int, reader: asyncio.StreamReader, writer: a
     except OSError:
         writer.close()
         return
-    await asyncio.gather(_pump(reader, far_writer), _pump(far_reader, writer))
+    try:
+        await asyncio.gather(_pump(reader, far_writer), _pump(far_reader, writer))
+    finally:
+        far_writer.close()
+        writer.close()
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     try:
-        while data := await reader.read(65536):
+        while (data := await reader.read(65536)) and not writer.is_closing():
             writer.write(data)
             await writer.drain()
-        if writer.can_write_eof():
+        if not writer.is_closing():
             writer.write_eof()
-    except OSError:
+    except (OSError, RuntimeError):  # uvloop's word for a connection that the far end has closed just now
         writer.close()
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from isthmus.api.access_log_record import AccessLogRecord
 from isthmus.api.access_policy import AccessPolicy
 from isthmus.api.base import ApiStruct, Resource
 from isthmus.api.common import ApprovalState, ApprovalStatus
@@ -53,7 +54,7 @@ from isthmus.translate.trust.facts import RootFacts
 
 INPUTS: tuple[type[Resource], ...] = (
     Mesh, Workload, Destination, KubernetesCluster,
-    VirtualMesh, TrafficPolicy, AccessPolicy, VirtualDestination, Settings,
+    VirtualMesh, TrafficPolicy, AccessPolicy, VirtualDestination, AccessLogRecord, Settings,
 )  # fmt: skip
 """The kinds that the engine reads."""
 
@@ -139,7 +140,13 @@ class Engine:
             Workload.KIND: [self._sources[Workload.KIND].tap()],
             **{
                 kind: [self._sources[kind].tap()]
-                for kind in (Settings.KIND, TrafficPolicy.KIND, AccessPolicy.KIND, VirtualDestination.KIND)
+                for kind in (
+                    Settings.KIND,
+                    TrafficPolicy.KIND,
+                    AccessPolicy.KIND,
+                    VirtualDestination.KIND,
+                    AccessLogRecord.KIND,
+                )
             },
             VirtualMesh.KIND: [
                 self._virtual_meshes.tap(),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
+from isthmus.api.access_log_record import AccessLogRecord, AccessLogRecordStatus
 from isthmus.api.access_policy import AccessPolicy, AccessPolicyStatus
 from isthmus.api.base import ApiStruct
 from isthmus.api.common import ApprovalState, ApprovalStatus, ObjectRef, TlsMode
@@ -172,7 +173,7 @@ def _unserved(virtual_mesh: VirtualMesh) -> tuple[str, ...]:
     return tuple(warnings)
 
 
-def policy_status(policy: TrafficPolicy | AccessPolicy | VirtualDestination) -> ApiStruct:
+def policy_status(policy: TrafficPolicy | AccessPolicy | VirtualDestination | AccessLogRecord) -> ApiStruct:
     """Status of a policy that was read and is not acted on: PENDING, with a warning that says so."""
     generation = policy.metadata.generation
     match policy:
@@ -185,3 +186,6 @@ def policy_status(policy: TrafficPolicy | AccessPolicy | VirtualDestination) -> 
         case VirtualDestination():
             effect = "nothing is written for it, and its host name does not resolve"
             return VirtualDestinationStatus(observed_generation=generation, warnings=(f"{_POLICY}: {effect}",))
+        case AccessLogRecord():
+            effect = "no proxy logs because of it"
+            return AccessLogRecordStatus(observed_generation=generation, warnings=(f"{_POLICY}: {effect}",))

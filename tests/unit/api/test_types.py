@@ -13,6 +13,7 @@ from isthmus.api.kinds import BY_KIND, KINDS
 from isthmus.api.reference import page, pages
 from isthmus.api.shape import ListOf, MapOf, Message, Shape, fields_of
 from isthmus.api.virtual_mesh import Federation, RootCertificateAuthority, VirtualMesh, VirtualMeshSpec
+from isthmus.api.written import stale
 from isthmus.model.ref import ObjectKey, Ref
 
 each_kind = pytest.mark.parametrize("cls", KINDS, ids=lambda cls: cls.KIND.kind)
@@ -100,7 +101,7 @@ def test_the_index_links_every_page() -> None:
 
 
 def test_nothing_generated_is_stale() -> None:
-    assert generate.stale(generate.generated()) == []
+    assert stale(generate.generated(), generate.present()) == []
 
 
 def test_what_changed_or_is_missing_is_stale() -> None:
@@ -108,11 +109,11 @@ def test_what_changed_or_is_missing_is_stale() -> None:
     first, *_ = files
     absent = generate.PAGES / "ofthefuture.md"
 
-    assert generate.stale({**files, first: "changed", absent: "new"}) == sorted([first, absent])
+    assert stale({**files, first: "changed", absent: "new"}, generate.present()) == sorted([first, absent])
 
 
 def test_what_would_not_be_written_any_more_is_stale() -> None:
     files = generate.generated()
     first = next(iter(files))
 
-    assert generate.stale({path: text for path, text in files.items() if path != first}) == [first]
+    assert stale({path: text for path, text in files.items() if path != first}, generate.present()) == [first]

@@ -152,6 +152,26 @@ def test_an_object_of_somebody_else_is_not_taken_over(clusters: Clusters) -> Non
     assert "Service gloo-mesh/enterprise-networking exists and belongs to isthmus-load" in result.stderr
 
 
+def test_what_helm_installed_is_left_to_helm(clusters: Clusters) -> None:
+    """Its record would no longer be true."""
+    items = list(management_plane())
+    for item in items:
+        item["metadata"].setdefault("annotations", {})["meta.helm.sh/release-name"] = "mesh"
+    clusters.load("mgmt", *items)
+
+    installed = install(clusters)
+    uninstalled = meshctl("uninstall", kubeconfig=clusters.kubeconfig)
+
+    for result, command in (
+        (installed, "helm upgrade mesh"),
+        (uninstalled, "helm uninstall mesh --namespace gloo-mesh"),
+    ):
+        assert result.exit_code == 1
+        assert "Helm installed the management plane on mgmt, as release mesh" in result.stderr
+        assert command in result.stderr
+    assert secrets(clusters) == {}
+
+
 def test_uninstalling_says_what_it_leaves_and_a_dry_run_deletes_nothing(clusters: Clusters) -> None:
     install(clusters)
     clusters.load("mgmt", registration("cluster1"))

@@ -99,5 +99,5 @@ def test_a_failed_build_says_what_to_do(machine: dict[str, str]) -> None:
 
     assert result.exit_code == 1
     assert not result.stdout
-    assert "error: downloading modules failed; Go says:\n       write x: no space left on device\n" in result.stderr
+    assert "error: reading modules failed; Go says:\n       write x: no space left on device\n" in result.stderr
     assert "try:   make room on the disk" in result.stderr

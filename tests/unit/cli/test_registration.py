@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -296,6 +296,36 @@ def test_deregistering_removes_what_it_made_and_says_what_it_left(clusters: Clus
     assert "Deleted the Istio objects that it wrote there (1 objects)" in result.stdout
     assert result.stdout.splitlines()[-1].startswith("Left on cluster1: namespace gloo-mesh, ")
     assert meshctl("cluster", "list", "-o", "name", kubeconfig=clusters.kubeconfig).stdout == ""
+
+
+def of_helm(items: Iterable[Manifest]) -> Iterator[Manifest]:
+    """*items* as Helm leaves them."""
+    for item in items:
+        kept = {"meta.helm.sh/release-name": "agent", "meta.helm.sh/release-namespace": "gloo-mesh"}
+        annotations = {**item["metadata"].get("annotations", {}), **kept}
+        yield {**item, "metadata": {**item["metadata"], "annotations": annotations}}
+
+
+def test_an_agent_that_helm_installed_is_not_installed_over(clusters: Clusters) -> None:
+    """Helm would go on to believe in what it installed."""
+    clusters.load("cluster1", *of_helm(agent_of("cluster1")))
+
+    error, step = refused(clusters, SEED)
+
+    assert error == "Helm installed the agent on cluster1, as release agent"
+    assert "`helm uninstall agent --namespace gloo-mesh --kube-context cluster1`" in step
+
+
+def test_deregistering_an_agent_that_helm_installed_names_what_helm_still_believes(clusters: Clusters) -> None:
+    clusters.load("mgmt", registration("cluster1"))
+    clusters.load("cluster1", *of_helm(agent_of("cluster1")))
+
+    result = meshctl("cluster", "deregister", "cluster1", "--mgmt-context", "mgmt", kubeconfig=clusters.kubeconfig)
+
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout.splitlines()[-1] == (
+        "Helm still lists it: `helm uninstall agent --namespace gloo-mesh --kube-context cluster1`"
+    )
 
 
 def test_a_cluster_that_is_gone_can_be_forgotten(clusters: Clusters) -> None:

@@ -10,7 +10,6 @@ import pytest
 
 from isthmus import __version__
 from isthmus.api.kinds import CERTIFICATES, KINDS
-from isthmus.discovery import INPUT_KINDS
 from isthmus.install import (
     COMPONENT,
     PART_OF,
@@ -24,7 +23,6 @@ from isthmus.install import (
     registration,
     secrets_to_make,
 )
-from isthmus.install.rbac import DISCOVERY_INPUTS
 from isthmus.model.problem import Problem
 from tests.golden import Golden, case_id, cases, dump_yaml, load_yaml
 
@@ -82,11 +80,6 @@ def test_everything_but_the_namespace_says_what_it_belongs_to() -> None:
             labels = item["metadata"].get("labels", {})
 
             assert (PART_OF in labels and COMPONENT in labels) is (item["kind"] != "Namespace"), item["kind"]
-
-
-def test_the_agent_may_read_what_discovery_reads() -> None:
-    """Two tables, because parts of the core do not see each other."""
-    assert set(DISCOVERY_INPUTS) == set(INPUT_KINDS)
 
 
 ISTIO_SECRETS = (["cacerts"], ["istio-ca-secret"])

@@ -21,7 +21,7 @@ from isthmus.kube import (
     Unauthorized,
     Unavailable,
 )
-from isthmus.model.kinds import CLUSTER_ROLE, CONFIG_MAP, DEPLOYMENT
+from isthmus.model.kinds import CLUSTER_ROLE, CONFIG_MAP, DEPLOYMENT, POD
 from isthmus.model.ref import Kind
 
 from .conftest import Kubeconfig
@@ -156,6 +156,17 @@ async def test_patch_merges(client: KubeClient, peer: Peer) -> None:
     assert request.json == {"spec": {"replicas": 0}}
 
 
+async def test_a_strategic_patch_says_so(client: KubeClient, peer: Peer) -> None:
+    """The server then merges lists by their keys."""
+    peer.script = [answer(200, FINE)]
+
+    await client.patch(POD, "default", "web", {"status": {"conditions": []}}, subresource="status", strategic=True)
+
+    [request] = peer.requests
+    assert request.headers["content-type"] == "application/strategic-merge-patch+json"
+    assert request.path.endswith("/pods/web/status")
+
+
 async def test_delete_states_its_preconditions(client: KubeClient, peer: Peer) -> None:
     """A delete reaches the object that was meant, or none."""
     peer.script = [
@@ -166,11 +177,13 @@ async def test_delete_states_its_preconditions(client: KubeClient, peer: Peer) -
 
     assert await client.delete(CONFIG_MAP, "default", "a", uid="u1", resource_version="4", propagation="Foreground")
     assert not await client.delete(CONFIG_MAP, "default", "a")
+    assert await client.delete(POD, "default", "a", grace_seconds=0)
 
     preconditions = {"uid": "u1", "resourceVersion": "4"}
     first = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Foreground"}
     assert peer.requests[0].json == {**first, "preconditions": preconditions}
     assert peer.requests[1].json == {**first, "propagationPolicy": "Background"}
+    assert peer.requests[2].json == {**first, "propagationPolicy": "Background", "gracePeriodSeconds": 0}
 
 
 async def test_create_posts_to_the_collection(client: KubeClient, peer: Peer) -> None:
@@ -182,6 +195,15 @@ async def test_create_posts_to_the_collection(client: KubeClient, peer: Peer) ->
         await client.create(CONFIG_MAP, FINE)
 
     assert peer.requests[0].path == "/api/v1/namespaces/default/configmaps"
+
+
+async def test_create_of_a_subresource_goes_to_the_object(client: KubeClient, peer: Peer) -> None:
+    """Such as the binding of a pod to its node."""
+    peer.script = [answer(201, {"kind": "Status"})]
+
+    await client.create(POD, {"metadata": {"name": "web", "namespace": "default"}}, subresource="binding")
+
+    assert peer.requests[0].path == "/api/v1/namespaces/default/pods/web/binding"
 
 
 @pytest.mark.parametrize(

@@ -24,10 +24,10 @@ from isthmus.lab.calls import SERVED_HEADERS, Reply, ask
 
 PORT = 9080
 
-DRAIN_SECONDS = 5.0
+DRAIN_SECONDS = 10.0
 """How long a server that was told to stop goes on at most, while others still send to it."""
-QUIET_SECONDS = 0.5
-"""How long without a request until it believes that none will come."""
+QUIET_SECONDS = 2.0
+"""How long without a request until it ends: by then callers of all clusters know that it does."""
 
 PROPAGATED = frozenset(
     {

@@ -151,6 +151,7 @@ class ContainerKeeper:
     async def _start(self, spec: ContainerSpec) -> Process:
         assert self._state.sandbox is not None
         spec.log.parent.mkdir(parents=True, exist_ok=True)
+        self._log_path(self.record.restarts - 2).unlink(missing_ok=True)  # nobody can ask for it any more
         self.process = await self._state.around.runtime.start(self._state.sandbox, spec)
         self._began = asyncio.get_running_loop().time()
         self.record.state = Running(now())
@@ -307,7 +308,7 @@ async def _output(process: Process, command: Sequence[str]) -> tuple[int, str]:
     pipe, null = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
     try:
         running = await process.exec(command, stdin=null, stdout=pipe, stderr=asyncio.subprocess.STDOUT)
-    except StartFailed as error:
+    except (StartFailed, OSError) as error:
         return 126, str(error)
     try:
         said, _ = await running.communicate()

@@ -54,7 +54,7 @@ def environment(
             if key not in each:
                 continue
             optional = bool(each[key].get("optional"))
-            held = referenced(reference, each[key]["name"], optional, setting.namespace, sources) or {}
+            held = referenced(reference, each[key].get("name", ""), optional, setting.namespace, sources) or {}
             declared |= {prefix + name: _text(content) for name, content in held.items()}
     for variable in container.get("env") or ():
         if variable.get("value"):
@@ -76,13 +76,13 @@ def _value_from(source: Mapping[str, Any], container: Manifest, setting: Setting
         return resource_value(source["resourceFieldRef"], container, setting)
     for key, kind in (("configMapKeyRef", "ConfigMap"), ("secretKeyRef", "Secret")):
         if key in source:
-            reference, optional = source[key], bool(source[key].get("optional"))
-            held = referenced(kind, reference["name"], optional, setting.namespace, sources)
-            if held is not None and reference["key"] in held:
-                return _text(held[reference["key"]])
+            name, item, optional = source[key].get("name", ""), source[key]["key"], bool(source[key].get("optional"))
+            held = referenced(kind, name, optional, setting.namespace, sources)
+            if held is not None and item in held:
+                return _text(held[item])
             if optional:
                 return None
-            raise Unresolved(f"couldn't find key {reference['key']} in {kind} {setting.namespace}/{reference['name']}")
+            raise Unresolved(f"couldn't find key {item} in {kind} {setting.namespace}/{name}")
     raise Unresolved(f"unsupported source of an environment variable: {', '.join(source)}")
 
 

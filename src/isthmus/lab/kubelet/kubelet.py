@@ -50,6 +50,8 @@ class Kubelet:
         dns: str = str(DNS_SERVICE),
     ) -> None:
         self.cluster = cluster
+        self.registered = asyncio.Event()
+        """Set when every node is there and ready."""
         self._kube = kube
         self._runtime = runtime
         self._sources = WatchedSources(kube, self._refresh)
@@ -106,9 +108,10 @@ class Kubelet:
             raise OSError(errno.ENETDOWN, f"pod {namespace}/{pod} has no network now")
         return await self._runtime.connect(sandbox, port)
 
-    def pods(self) -> tuple[Manifest, ...]:
-        """The pods that are kept now."""
-        return tuple(keeper.pod for keeper in self._keepers.values())
+    def pods(self, node: str) -> tuple[Manifest, ...]:
+        """The pods that are kept now on *node*."""
+        pods = (keeper.pod for keeper in self._keepers.values())
+        return tuple(pod for pod in pods if pod["spec"]["nodeName"] == node)
 
     def _keeper(self, namespace: str, pod: str) -> PodKeeper | None:
         return self._keepers.get(self._names.get((namespace, pod), ""))
@@ -119,7 +122,7 @@ class Kubelet:
         """Work until cancelled; then every container is killed."""
         async with asyncio.TaskGroup() as tasks:
             for work in (
-                lambda: register(self._kube, self.cluster),
+                self._register,
                 self._sources.run,
                 self._events.run,
                 Scheduler(self._kube).run,
@@ -127,6 +130,10 @@ class Kubelet:
                 lambda: self._follow(tasks),
             ):
                 tasks.create_task(_insist(work))
+
+    async def _register(self) -> None:
+        await register(self._kube, self.cluster)
+        self.registered.set()
 
     async def _follow(self, tasks: asyncio.TaskGroup) -> None:
         await self._sources.complete()
@@ -150,12 +157,21 @@ class Kubelet:
             self._keepers[metadata["uid"]].update(pod)
         elif around is not None:
             ended = (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
-            if not ended:
-                self._keepers[metadata["uid"]] = PodKeeper(pod, around)
-                self._names[metadata["namespace"], metadata["name"]] = metadata["uid"]
-                tasks.create_task(self._keep(metadata["uid"], around), name=f"pod {metadata['name']}")
-            elif "deletionTimestamp" in metadata:
+            if ended and "deletionTimestamp" in metadata:
                 tasks.create_task(self._delete_ended(pod))
+            elif not ended:
+                self._begin(pod, around, tasks)
+
+    def _begin(self, pod: Manifest, around: Surroundings, tasks: asyncio.TaskGroup) -> None:
+        metadata = pod["metadata"]
+        try:
+            keeper = PodKeeper(pod, around)
+        except Exception as error:  # whatever it is about this pod, the others go on
+            log.critical("pod not understood", pod=metadata["name"], exc_info=error)
+            return
+        self._keepers[metadata["uid"]] = keeper
+        self._names[metadata["namespace"], metadata["name"]] = metadata["uid"]
+        tasks.create_task(self._keep(metadata["uid"], around), name=f"pod {metadata['name']}")
 
     async def _keep(self, uid: str, around: Surroundings) -> None:
         """Run one pod; whatever goes wrong with it stays with it."""

@@ -10,6 +10,7 @@ import asyncio
 import shutil
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -224,7 +225,7 @@ class PodKeeper:
             self._state.tell("Killing", "Stopping the containers")
         before = [asyncio.create_task(keeper.stop(grace)) for keeper in others]
         for keeper in reversed(sidecars):
-            before.append(asyncio.create_task(keeper.stop(grace, _after(before))))
+            before.append(asyncio.create_task(keeper.stop(grace, partial(_all_done, tuple(before)))))
         try:
             await asyncio.gather(*before)
         finally:
@@ -336,9 +337,9 @@ class PodKeeper:
             await asyncio.sleep(SETTLE_SECONDS)
             try:
                 await self._tell()
-            except (NotFound, Conflict):
-                pass  # gone, or another pod of that name: the watch tells
-            except KubeError as error:
+            except NotFound:
+                pass  # gone: the watch tells
+            except KubeError as error:  # a Conflict, too: another pod of that name, or too many writers at once
                 log.warning("status not written", pod="/".join(self.key), error=str(error))
                 await asyncio.sleep(TELL_AGAIN_SECONDS)
                 continue
@@ -388,19 +389,9 @@ class PodKeeper:
                 await asyncio.sleep(TELL_AGAIN_SECONDS)
 
 
-def _after(tasks: Sequence[asyncio.Task[None]]) -> _Turn:
-    return _Turn(tuple(tasks))
-
-
-class _Turn:
-    """Waits until all of *tasks* are done."""
-
-    def __init__(self, tasks: Sequence[asyncio.Task[None]]) -> None:
-        self._tasks = tasks
-
-    async def __call__(self) -> None:
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+async def _all_done(tasks: Sequence[asyncio.Task[None]]) -> None:
+    if tasks:
+        await asyncio.wait(tasks)
 
 
 def _from_others(pod: Manifest) -> list[object]:

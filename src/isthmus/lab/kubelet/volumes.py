@@ -76,7 +76,7 @@ def references(pod: Manifest) -> frozenset[tuple[str, str]]:
     for volume in spec.get("volumes") or ():
         for part in _parts(volume):
             if part.get("configMap"):
-                found.add(("ConfigMap", part["configMap"]["name"]))
+                found.add(("ConfigMap", part["configMap"].get("name", "")))
             if part.get("secret"):
                 found.add(("Secret", _secret_name(part["secret"])))
     for container in (*(spec.get("initContainers") or ()), *spec["containers"]):
@@ -84,9 +84,9 @@ def references(pod: Manifest) -> frozenset[tuple[str, str]]:
         for mention in mentions:
             for key, reference in mention.items():
                 if key in ("configMapRef", "configMapKeyRef"):
-                    found.add(("ConfigMap", reference["name"]))
+                    found.add(("ConfigMap", reference.get("name", "")))
                 if key in ("secretRef", "secretKeyRef"):
-                    found.add(("Secret", reference["name"]))
+                    found.add(("Secret", reference.get("name", "")))
     return frozenset(found)
 
 
@@ -119,7 +119,7 @@ def _parts(volume: Manifest) -> Iterator[Mapping[str, Any]]:
 
 def _part(part: Mapping[str, Any], mode: int, setting: Setting, sources: Sources, tokens: Tokens) -> dict[str, File]:
     if "configMap" in part:
-        return _keys("ConfigMap", part["configMap"]["name"], part["configMap"], mode, setting, sources)
+        return _keys("ConfigMap", part["configMap"].get("name", ""), part["configMap"], mode, setting, sources)
     if "secret" in part:
         return _keys("Secret", _secret_name(part["secret"]), part["secret"], mode, setting, sources)
     if "downwardAPI" in part:
