@@ -340,6 +340,11 @@ class KubeDestination(ApiStruct, frozen=True):
     port: UInt32 = 0
     """Service port; needed when the Service has more than one."""
 
+    @property
+    def ref(self) -> Ref:
+        """The Service as a `Ref`."""
+        return Ref(self.cluster_name, self.namespace, self.name)
+
 
 class VirtualDestinationReference(ApiStruct, frozen=True):
     """A VirtualDestination that traffic is sent to."""

@@ -108,11 +108,21 @@ class ConnectionPool(_Message, frozen=True):
     tcp: TcpSettings | None = None
 
 
+class OutlierDetection(_Message, frozen=True):
+    """When an endpoint that fails is left out for a while; percent 0 to 100."""
+
+    consecutive_5xx_errors: int = msgspec.field(name="consecutive5xxErrors")
+    interval: str
+    base_ejection_time: str
+    max_ejection_percent: int
+
+
 class DestinationTraffic(_Message, frozen=True):
     """The trafficPolicy of a DestinationRule."""
 
     tls: ClientTls | None = None
     connection_pool: ConnectionPool | None = None
+    outlier_detection: OutlierDetection | None = None
 
 
 class Subset(_Message, frozen=True):
@@ -166,3 +176,134 @@ class Gateway(IstioObject, frozen=True):
     KIND: ClassVar[Kind] = kinds.GATEWAY
 
     spec: GatewaySpec
+
+
+class StringMatch(_Message, frozen=True):
+    """How a string is compared; with no field, it only has to be there."""
+
+    exact: str | None = None
+    prefix: str | None = None
+    regex: str | None = None
+
+
+class HttpMatch(_Message, frozen=True):
+    """Which requests a route is for; what is omitted matches anything."""
+
+    uri: StringMatch | None = None
+    ignore_uri_case: bool = False
+    method: StringMatch | None = None
+    headers: dict[str, StringMatch] = {}
+    without_headers: dict[str, StringMatch] = {}
+    query_params: dict[str, StringMatch] = {}
+    port: int = 0
+    source_labels: dict[str, str] = {}
+    source_namespace: str = ""
+
+
+class PortSelector(_Message, frozen=True):
+    """A service port."""
+
+    number: int
+
+
+class RouteTarget(_Message, frozen=True):
+    """A host, or a subset of it, that requests go to."""
+
+    host: str
+    subset: str = ""
+    port: PortSelector | None = None
+
+
+class WeightedRoute(_Message, frozen=True):
+    """A share of the requests and where it goes; weight 0 is left out, and is all of them if it is the only one."""
+
+    destination: RouteTarget
+    weight: int = 0
+
+
+class Percent(_Message, frozen=True):
+    """A share, 0 to 100."""
+
+    value: float
+
+
+class Delay(_Message, frozen=True):
+    """How long a share of the requests is held back."""
+
+    fixed_delay: str
+    percentage: Percent
+
+
+class Abort(_Message, frozen=True):
+    """How a share of the requests is answered without being sent on."""
+
+    http_status: int
+    percentage: Percent
+
+
+class HttpFault(_Message, frozen=True):
+    """Faults made on purpose."""
+
+    delay: Delay | None = None
+    abort: Abort | None = None
+
+
+class HttpRetry(_Message, frozen=True):
+    """How often a request that fails is tried again; 0 is never."""
+
+    attempts: int
+    per_try_timeout: str = ""
+
+
+class CorsPolicy(_Message, frozen=True):
+    """Cross-origin requests of browsers."""
+
+    allow_origins: tuple[StringMatch, ...] = ()
+    allow_methods: tuple[str, ...] = ()
+    allow_headers: tuple[str, ...] = ()
+    expose_headers: tuple[str, ...] = ()
+    max_age: str = ""
+    allow_credentials: bool | None = None
+
+
+class HeaderOperations(_Message, frozen=True):
+    """Headers to add to what is there, and to remove."""
+
+    add: dict[str, str] = {}
+    remove: tuple[str, ...] = ()
+
+
+class Headers(_Message, frozen=True):
+    """What happens to the headers of requests and responses."""
+
+    request: HeaderOperations | None = None
+    response: HeaderOperations | None = None
+
+
+class HttpRoute(_Message, frozen=True):
+    """What happens to the requests that match; without matches, to all."""
+
+    match: tuple[HttpMatch, ...] = ()
+    route: tuple[WeightedRoute, ...] = ()
+    timeout: str = ""
+    retries: HttpRetry | None = None
+    fault: HttpFault | None = None
+    mirror: RouteTarget | None = None
+    mirror_percentage: Percent | None = None
+    cors_policy: CorsPolicy | None = None
+    headers: Headers | None = None
+
+
+class VirtualServiceSpec(_Message, frozen=True):
+    """How requests to *hosts* travel; the first route that matches counts."""
+
+    hosts: tuple[str, ...]
+    http: tuple[HttpRoute, ...] = ()
+
+
+class VirtualService(IstioObject, frozen=True):
+    """networking.istio.io VirtualService."""
+
+    KIND: ClassVar[Kind] = kinds.VIRTUAL_SERVICE
+
+    spec: VirtualServiceSpec

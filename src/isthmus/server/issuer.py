@@ -222,7 +222,7 @@ class Issuer:
             output = self._plane.engine.output(output_key)
         if output is None or not isinstance(output.object, IssuedCertificate):
             return None, None
-        return output.object.spec, output.virtual_mesh
+        return output.object.spec, output.parents[0].ref
 
     def _refuse(self, asked: Asked, request: CertificateRequest, reason: str) -> None:
         status = CertificateRequestStatus(state=CertificateRequestState.FAILED, error=reason)

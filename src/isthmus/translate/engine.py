@@ -18,7 +18,7 @@ from isthmus.api.common import ApprovalState, ApprovalStatus
 from isthmus.api.discovery import Destination, DestinationStatus, Mesh, MeshStatus, Workload, WorkloadStatus
 from isthmus.api.kubernetes_cluster import KubernetesCluster
 from isthmus.api.settings import Settings
-from isthmus.api.traffic_policy import TrafficPolicy
+from isthmus.api.traffic_policy import TrafficPolicy, TrafficPolicyStatus
 from isthmus.api.virtual_destination import VirtualDestination
 from isthmus.api.virtual_mesh import VirtualMesh, VirtualMeshStatus
 from isthmus.flow import Fetch, Graph, Source, Tap
@@ -35,6 +35,7 @@ from isthmus.translate.facts import (
 )
 from isthmus.translate.federation.derivations import Federation
 from isthmus.translate.federation.gateways import MeshGateways
+from isthmus.translate.federation.outputs import FederationOutputs
 from isthmus.translate.membership import DEFAULT_SUFFIX, Membership
 from isthmus.translate.output import Output, OutputKey, StatusKey, Translation
 from isthmus.translate.ports import is_tcp
@@ -47,8 +48,10 @@ from isthmus.translate.statuses import (
     mesh_status,
     policy_status,
     settings_status,
+    traffic_policy_status,
     virtual_mesh_status,
 )
+from isthmus.translate.traffic.derivations import Traffic
 from isthmus.translate.trust.derivations import Trust
 from isthmus.translate.trust.facts import RootFacts
 
@@ -60,15 +63,21 @@ INPUTS: tuple[type[Resource], ...] = (
 
 
 class WriteError(msgspec.Struct, frozen=True):
-    """What an agent could not write, and who answers for it."""
+    """What an agent could not write, and whose statuses say so."""
 
-    virtual_mesh: Ref
+    parents: tuple[StatusKey, ...]
     subject: Ref
     message: str
 
 
 def _write_error(output: Output | None, message: str) -> WriteError | None:
-    return WriteError(output.virtual_mesh, output.subject, message) if output is not None else None
+    return WriteError(output.parents, output.subject, message) if output is not None else None
+
+
+def _failure(key: OutputKey, error: WriteError) -> str:
+    """What a status says of *error*."""
+    what = f"{key.object.kind} {key.object.namespace}/{key.object.name}"
+    return f"write error: {what} on cluster {key.cluster}: {error.message}"
 
 
 class Engine:
@@ -85,6 +94,7 @@ class Engine:
         self._errors: Source[OutputKey, WriteError] = graph.source("write errors")
         meshes, destinations = self._sources[Mesh.KIND], self._sources[Destination.KIND]
         self._virtual_meshes = self._sources[VirtualMesh.KIND]
+        self._traffic_policies = self._sources[TrafficPolicy.KIND]
         self._roots: Source[Ref, RootFacts] = graph.source("roots")
         self._root_problems: Source[Ref, Problem] = graph.source("root problems")
 
@@ -104,10 +114,23 @@ class Engine:
             meshes=self._mesh_facts,
             services=self._services,
             services_by_identity=by_identity,
+            addresses=addresses,
+        )
+        self._traffic = Traffic(
+            graph,
+            policies=self._traffic_policies,
+            services=self._services,
+            services_by_identity=by_identity,
+            cluster_domains=self._domains,
+            federation=self._federation,
+        )
+        federation_outputs = FederationOutputs(
+            graph,
+            federation=self._federation,
+            traffic=self._traffic,
+            membership=self._membership,
             endpoints=endpoints,
             cluster_domains=self._domains,
-            traffic_policies=self._sources[TrafficPolicy.KIND],
-            addresses=addresses,
         )
         self._trust = Trust(
             graph,
@@ -117,7 +140,7 @@ class Engine:
             workloads=self._sources[Workload.KIND],
             roots=self._roots,
         )
-        self._outputs = (*self._federation.outputs, *self._trust.outputs)
+        self._outputs = (*federation_outputs.outputs, *self._traffic.outputs, *self._trust.outputs)
 
         # Statuses are one more output. Those of virtual meshes list all their destinations, so what goes into them is
         # kept up to date here, and put together only when somebody asks.
@@ -129,9 +152,7 @@ class Engine:
             lambda _, outcome: ((outcome.virtual_mesh, not outcome.errors),),
         )
         self._mesh_approvals = graph.derive("mesh approvals", self._virtual_meshes, self._approve_meshes)
-        self._errors_by_virtual_mesh = graph.index(
-            "write errors by virtual mesh", self._errors, lambda _, error: (error.virtual_mesh,)
-        )
+        self._errors_by_parent = graph.index("write errors by parent", self._errors, lambda _, error: error.parents)
 
         self._output_taps = [collection.tap() for collection in self._outputs]
         self._status_taps: dict[Kind, list[Tap[Ref, Any]]] = {
@@ -140,20 +161,18 @@ class Engine:
             Workload.KIND: [self._sources[Workload.KIND].tap()],
             **{
                 kind: [self._sources[kind].tap()]
-                for kind in (
-                    Settings.KIND,
-                    TrafficPolicy.KIND,
-                    AccessPolicy.KIND,
-                    VirtualDestination.KIND,
-                    AccessLogRecord.KIND,
-                )
+                for kind in (Settings.KIND, AccessPolicy.KIND, VirtualDestination.KIND, AccessLogRecord.KIND)
             },
+            TrafficPolicy.KIND: [
+                self._traffic_policies.tap(),
+                self._traffic.missing.tap(),
+                self._traffic.verdicts.tap(),
+            ],
             VirtualMesh.KIND: [
                 self._virtual_meshes.tap(),
                 self._membership.facts.tap(),
                 self._membership.problems.tap(),
                 self._mesh_approvals.tap(),
-                self._errors_by_virtual_mesh.tap(),
                 self._roots.tap(),
                 self._root_problems.tap(),
                 self._trust.problems.tap(),
@@ -161,6 +180,7 @@ class Engine:
             ],
         }
         self._outcomes_tap = self._outcomes_by_virtual_mesh.tap()
+        self._errors_tap = self._errors_by_parent.tap()
         self._addresses = dict(addresses)
 
     @property
@@ -221,6 +241,7 @@ class Engine:
         statuses.update(
             StatusKey(VirtualMesh.KIND, ref.namespace, ref.name) for ref, _ in self._outcomes_tap.take_keys()
         )
+        statuses.update(self._errors_tap.take_keys())
         addresses = None
         if self._federation.book.displaced != self._addresses:
             addresses = self._addresses = self._federation.book.displaced
@@ -255,6 +276,8 @@ class Engine:
             return self._destination_statuses.get(key.ref)
         if key.kind == VirtualMesh.KIND:
             return self._virtual_mesh_status(key.ref)
+        if key.kind == TrafficPolicy.KIND:
+            return self._traffic_policy_status(key)
         present = self._sources[key.kind].get(key.ref)
         if present is None:
             return None
@@ -282,10 +305,16 @@ class Engine:
             warnings.append(f"ports that no gateway can carry are not federated: {left_out}")
         if not service.ports:
             warnings.append("the Service has no ports, so it is not federated")
+        routed = fetch.get(self._traffic.routed, ref)
+        verdicts = routed.verdicts if routed else {}
+        accepted = [policy for policy, found in verdicts.items() if found.state is ApprovalState.ACCEPTED]
+        named = sorted({use.policy for use in self._traffic.uses_of(fetch, service.service)})
         return destination_status(
             local_fqdn(service.service, domain),
             fetch.get(self._federation.federated, ref),
             fetch.get(self._federation.outcomes, ref),
+            tuple(filter(None, (fetch.get(self._traffic_policies, policy) for policy in accepted))),
+            tuple(filter(None, (fetch.get(self._traffic_policies, policy) for policy in named))),
             tuple(dict.fromkeys(warnings)),
         )
 
@@ -329,20 +358,27 @@ class Engine:
         amiss = (meshes[mesh] for mesh in sorted(meshes) if meshes[mesh].state is ApprovalState.INVALID)
         errors += dict.fromkeys(error for outcome in amiss for error in outcome.errors)
         failed: dict[Ref, ApprovalStatus] = {}
-        for key, error in self._errors_by_virtual_mesh.get(ref) or ():
-            message = (
-                f"write error: {key.object.kind} {key.object.namespace}/{key.object.name} on cluster {key.cluster}: "
-            )
+        for key, error in self._errors_by_parent.get(StatusKey(VirtualMesh.KIND, ref.namespace, ref.name)) or ():
             holder = meshes if error.subject in meshes else failed
             before = holder.get(error.subject)
             if before is None or before.state is not ApprovalState.INVALID:
                 earlier = before.errors if before else ()
-                holder[error.subject] = approval((*earlier, message + error.message), failed=True)
+                holder[error.subject] = approval((*earlier, _failure(key, error)), failed=True)
         facts = self._membership.facts.get(ref)
         members = facts.members if facts and facts.federates else ()
         destinations = self._destinations_of(ref, failed)
         trust = self._trust_of(virtual_mesh, pending=not errors)
         return virtual_mesh_status(virtual_mesh, tuple(errors), members, meshes, destinations, trust)
+
+    def _traffic_policy_status(self, key: StatusKey) -> TrafficPolicyStatus | None:
+        policy = self._traffic_policies.get(key.ref)
+        if policy is None:
+            return None
+        problems = tuple(str(problem) for problem in self._traffic.problems.get(key.ref) or ())
+        missing = [service for _, service in self._traffic.missing.get(key.ref) or ()]
+        verdicts = {destination: found for (_, destination), found in self._traffic.verdicts.get(key.ref) or ()}
+        failures = {error.subject: _failure(output, error) for output, error in self._errors_by_parent.get(key) or ()}
+        return traffic_policy_status(policy, problems, missing, verdicts, failures)
 
     def _trust_of(self, virtual_mesh: VirtualMesh, *, pending: bool) -> TrustOutcome:
         if virtual_mesh.spec.mtls_config is None:

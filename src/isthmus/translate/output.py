@@ -34,10 +34,11 @@ class StatusKey(msgspec.Struct, frozen=True, order=True, gc=False):
 
 
 class Output(msgspec.Struct, frozen=True, gc=False):
-    """A desired object; *subject* is the Destination or Mesh of the virtual mesh's status that answers for it."""
+    """A desired object; *subject* is the Destination or Mesh in the statuses of its *parents* that answers for it."""
 
     object: IstioObject | Resource
-    virtual_mesh: Ref
+    parents: tuple[StatusKey, ...]
+    """The users' objects that ask for it."""
     subject: Ref
 
     def payload(self) -> bytes:

@@ -1,4 +1,4 @@
-"""Which user's object caused an output: an annotation for people, and the way back for errors."""
+"""Which users' objects caused an output: an annotation for people."""
 
 from __future__ import annotations
 
@@ -7,12 +7,22 @@ from functools import lru_cache
 import msgspec
 
 from isthmus.model.ref import Kind, Ref
+from isthmus.translate.output import StatusKey
 
 ANNOTATION = "parents.networking.mesh.gloo.solo.io"
+MOST_NAMED = 100  # all annotations of an object have 256 KiB
+
+
+def parents(kind: Kind, *found: Ref) -> tuple[StatusKey, ...]:
+    """Objects *found* of *kind* as parents."""
+    return tuple(StatusKey(kind, ref.namespace, ref.name) for ref in found)
 
 
 @lru_cache(maxsize=4096)
-def parents_annotation(kind: Kind, parent: Ref) -> dict[str, str]:
-    """The annotation that names *parent*. Source: reference, labels and annotations of outputs."""
-    who = {f"{kind.api_version}, Kind={kind.kind}": [{"name": parent.name, "namespace": parent.namespace}]}
+def parents_annotation(named: tuple[StatusKey, ...]) -> dict[str, str]:
+    """The annotation that names *named*, the first hundred of them. Source: reference, annotations of outputs."""
+    who: dict[str, list[dict[str, str]]] = {}
+    for parent in named[:MOST_NAMED]:
+        kind = f"{parent.kind.api_version}, Kind={parent.kind.kind}"
+        who.setdefault(kind, []).append({"name": parent.name, "namespace": parent.namespace})
     return {ANNOTATION: msgspec.json.encode(who).decode()}

@@ -44,3 +44,17 @@ def is_tcp(port: ServicePort) -> bool:
 def istio_port(port: ServicePort) -> Port:
     """*port* as a ServiceEntry lists it."""
     return Port(number=port.port, name=name_of(port), protocol=protocol_of(port))
+
+
+def is_http(port: ServicePort) -> bool:
+    """Whether Istio reads requests on *port*: it speaks HTTP or gRPC, or does not say what it speaks.
+
+    Istio looks at what comes in where nothing is said. Source: protocol selection, as above.
+    """
+    if not is_tcp(port):
+        return False
+    protocol = protocol_of(port)
+    if protocol != "TCP":
+        return protocol in ("HTTP", "HTTP2", "GRPC", "GRPC-WEB")
+    spoken = port.app_protocol.lower() or port.name.lower().partition("-")[0]
+    return spoken != "tcp"

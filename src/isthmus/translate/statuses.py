@@ -5,12 +5,14 @@ Source: reference, status of VirtualMesh, Mesh, Workload and Destination.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import msgspec
 
 from isthmus.api.access_log_record import AccessLogRecord, AccessLogRecordStatus
 from isthmus.api.access_policy import AccessPolicy, AccessPolicyStatus
 from isthmus.api.base import ApiStruct
-from isthmus.api.common import ApprovalState, ApprovalStatus, ObjectRef, TlsMode
+from isthmus.api.common import ApprovalState, ApprovalStatus, ObjectRef, RequiredSubsets, TlsMode
 from isthmus.api.discovery import (
     AppliedFederation,
     AppliedVirtualMesh,
@@ -18,7 +20,7 @@ from isthmus.api.discovery import (
     MeshStatus,
 )
 from isthmus.api.settings import Settings, SettingsStatus
-from isthmus.api.traffic_policy import TrafficPolicy, TrafficPolicyStatus
+from isthmus.api.traffic_policy import AppliedTrafficPolicy, Policy, TrafficPolicy, TrafficPolicyStatus
 from isthmus.api.virtual_destination import VirtualDestination, VirtualDestinationStatus
 from isthmus.api.virtual_mesh import GlobalAccessPolicy, VirtualMesh, VirtualMeshStatus
 from isthmus.model.ref import Ref
@@ -29,6 +31,8 @@ from isthmus.translate.federation.objects import Federated
 from isthmus.translate.trust.facts import RootFacts
 
 MAX_LISTED_DESTINATIONS = 2000  # an object of etcd holds 1.5 MiB, and the API server stores every key of a map twice
+
+MAX_LISTED_POLICIES = 100  # whose whole specs a destination's status holds
 
 _UNSERVED = "is accepted but not yet acted on by this version"
 _POLICY = f"the policy {_UNSERVED}"
@@ -77,19 +81,97 @@ def mesh_status(applied: VirtualMesh | None, gateways: MeshGateways | None, warn
 
 
 def destination_status(
-    fqdn: str, federated: Federated | None, outcome: Outcome | None, warnings: tuple[str, ...]
+    fqdn: str,
+    federated: Federated | None,
+    outcome: Outcome | None,
+    applied: Sequence[TrafficPolicy],
+    naming: Sequence[TrafficPolicy],
+    warnings: tuple[str, ...],
 ) -> DestinationStatus:
-    """Status of a destination; its federation only if that succeeded."""
-    applied = None
+    """Status of a destination; its federation only if that succeeded.
+
+    *applied* are the policies that it accepted; *naming* those whose traffic shifts name subsets of it.
+    """
+    federation = None
     if federated is not None and outcome is not None and not outcome.errors:
-        applied = AppliedFederation(
+        federation = AppliedFederation(
             federated_hostname=federated.hostname,
             federated_to_meshes=tuple(object_ref(mesh.ref) for mesh in federated.targets),
             flat_network=federated.flat_network,
             virtual_mesh_ref=object_ref(federated.virtual_mesh),
             tcp_keepalive=federated.keepalive,
         )
-    return DestinationStatus(local_fqdn=fqdn, applied_federation=applied, warnings=warnings)
+    if len(applied) > MAX_LISTED_POLICIES:
+        warnings += (f"{len(applied)} traffic policies apply; the first {MAX_LISTED_POLICIES} are listed",)
+    return DestinationStatus(
+        applied_traffic_policies=tuple(
+            AppliedTrafficPolicy(
+                ref=object_ref(policy.ref), observed_generation=policy.metadata.generation, spec=policy.spec
+            )
+            for policy in applied[:MAX_LISTED_POLICIES]
+        ),
+        local_fqdn=fqdn,
+        applied_federation=federation,
+        required_subsets=tuple(
+            RequiredSubsets(
+                traffic_policy_ref=object_ref(policy.ref),
+                observed_generation=policy.metadata.generation,
+                traffic_shift=policy.spec.policy.traffic_shift if policy.spec.policy else None,
+            )
+            for policy in naming[:MAX_LISTED_POLICIES]
+        ),
+        warnings=warnings,
+    )
+
+
+def traffic_policy_status(
+    policy: TrafficPolicy,
+    problems: tuple[str, ...],
+    missing: Sequence[Ref],
+    verdicts: Mapping[Ref, ApprovalStatus],
+    failures: Mapping[Ref, str],
+) -> TrafficPolicyStatus:
+    """Status of a traffic policy: *problems* of its own, services it names that are not there, and what became of it.
+
+    A policy with a problem of its own has no effect at all; one that has a problem on a destination serves the others.
+    """
+    spec = policy.spec
+    found = {**verdicts}
+    for destination, failure in failures.items():
+        before = found.get(destination, ApprovalStatus())
+        if before.state in (ApprovalState.ACCEPTED, ApprovalState.PENDING):
+            found[destination] = approval((*before.errors, failure), failed=True)
+    states = {verdict.state for verdict in found.values()}
+    errors = [*problems, *(f"Destination {service.key} not found" for service in sorted(missing))]
+    if problems or ApprovalState.INVALID in states:
+        state = ApprovalState.INVALID
+    elif ApprovalState.FAILED in states:
+        state = ApprovalState.FAILED
+    elif missing or ApprovalState.PENDING in states:
+        state = ApprovalState.PENDING
+    else:
+        state = ApprovalState.ACCEPTED
+    warnings = tuple(
+        f"spec.policy.{field} {_UNSERVED}" for field, value in _unserved_fields(spec.policy) if value is not None
+    )
+    if not problems and not found and not missing and (spec.destination_selector or not spec.route_selector):
+        warnings += ("selects no destination",)
+    listed = sorted(found, key=lambda ref: (found[ref].state is ApprovalState.ACCEPTED, ref))[:MAX_LISTED_DESTINATIONS]
+    if len(listed) < len(found):
+        warnings += (f"status.destinations lists {len(listed)} of {len(found)} destinations, those with errors first",)
+    return TrafficPolicyStatus(
+        observed_generation=policy.metadata.generation,
+        state=state,
+        errors=tuple(errors),
+        warnings=warnings,
+        destinations={ref.key: found[ref] for ref in sorted(listed)},
+    )
+
+
+def _unserved_fields(policy: Policy | None) -> tuple[tuple[str, object], ...]:
+    if policy is None:
+        return ()
+    return (("csrf", policy.csrf), ("rateLimit", policy.rate_limit), ("extauth", policy.extauth))
 
 
 def virtual_mesh_status(
@@ -173,13 +255,10 @@ def _unserved(virtual_mesh: VirtualMesh) -> tuple[str, ...]:
     return tuple(warnings)
 
 
-def policy_status(policy: TrafficPolicy | AccessPolicy | VirtualDestination | AccessLogRecord) -> ApiStruct:
+def policy_status(policy: AccessPolicy | VirtualDestination | AccessLogRecord) -> ApiStruct:
     """Status of a policy that was read and is not acted on: PENDING, with a warning that says so."""
     generation = policy.metadata.generation
     match policy:
-        case TrafficPolicy():
-            effect = "only the subsets that its traffic shift names are prepared on federated services"
-            return TrafficPolicyStatus(observed_generation=generation, warnings=(f"{_POLICY}: {effect}",))
         case AccessPolicy():
             effect = "no call is allowed or refused because of it"
             return AccessPolicyStatus(observed_generation=generation, warnings=(f"{_POLICY}: {effect}",))

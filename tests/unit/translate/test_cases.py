@@ -18,6 +18,7 @@ from isthmus.translate import Engine, RootFacts
 from tests.golden import CASES, Golden
 
 FEDERATION = sorted((CASES / "federation").iterdir())
+TRAFFIC = sorted((CASES / "traffic").iterdir())
 TRUST = sorted((CASES / "trust").iterdir())
 
 
@@ -58,6 +59,11 @@ def test_federation(case: Path, golden: Golden) -> None:
     golden.check(case / "out.yaml", result(load(case / "in.yaml")))
 
 
+@pytest.mark.parametrize("case", TRAFFIC, ids=lambda case: case.name)
+def test_traffic(case: Path, golden: Golden) -> None:
+    golden.check(case / "out.yaml", result(load(case / "in.yaml")))
+
+
 @pytest.mark.parametrize("case", TRUST, ids=lambda case: case.name)
 def test_trust(case: Path, golden: Golden) -> None:
     golden.check(case / "out.yaml", result(load(case / "in.yaml")))
@@ -72,7 +78,7 @@ def test_agents_read_what_trust_writes(case: Path) -> None:
         assert (found, list(warnings)) == (output.object, [])
 
 
-@pytest.mark.parametrize("case", FEDERATION, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", FEDERATION + TRAFFIC, ids=lambda case: case.name)
 def test_outputs_fit_istios_published_types(case: Path) -> None:
     """Every output validates against the models generated from Istio's own CRDs, unknown fields refused."""
     networking = importlib.import_module("cloudcoil.models.istio.networking.v1beta1")

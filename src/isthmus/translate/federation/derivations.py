@@ -1,23 +1,17 @@
-"""Federation as derived collections: from services and virtual meshes to outputs and outcomes."""
+"""Federation as derived collections: from services and virtual meshes to names, gateways and outcomes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import msgspec
 
 from isthmus.api.common import IngressGatewaySelector
-from isthmus.api.traffic_policy import TrafficPolicy
-from isthmus.api.virtual_mesh import VirtualMesh
 from isthmus.flow import Collection, Fetch, Graph, Index
-from isthmus.istio.objects import IstioObject
 from isthmus.model.ref import Ref
 from isthmus.translate.facts import (
-    DEFAULT_CLUSTER_DOMAIN,
-    EndpointFacts,
     MeshFacts,
     ServiceFacts,
-    local_fqdn,
 )
 from isthmus.translate.federation import objects
 from isthmus.translate.federation.addresses import AddressBook
@@ -28,10 +22,8 @@ from isthmus.translate.federation.gateways import (
     terms_of_candidate,
     terms_of_selectors,
 )
-from isthmus.translate.federation.objects import Federated, LabelShare
+from isthmus.translate.federation.objects import Federated
 from isthmus.translate.membership import DEFAULT_SUFFIX, Membership, VirtualMeshFacts
-from isthmus.translate.output import Output, OutputKey
-from isthmus.translate.parents import parents_annotation
 from isthmus.translate.ports import is_tcp
 from isthmus.translate.selectors import Term, selects, terms_of_service
 
@@ -46,7 +38,7 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
 
 
 class Federation:
-    """The collections that federate destinations. `outputs` and `outcomes` are what others read."""
+    """The collections that say which destinations are known on which meshes, by which names and gateways."""
 
     def __init__(
         self,
@@ -56,14 +48,9 @@ class Federation:
         meshes: Collection[Ref, MeshFacts],
         services: Collection[Ref, ServiceFacts],
         services_by_identity: Index[Ref, Ref, ServiceFacts],
-        endpoints: Collection[Ref, EndpointFacts],
-        cluster_domains: Collection[str, str],
-        traffic_policies: Collection[Ref, TrafficPolicy],
         addresses: Mapping[str, str],
     ) -> None:
         self._membership = membership
-        self._endpoints = endpoints
-        self._cluster_domains = cluster_domains
         self._services_by_identity = services_by_identity
         self.book = AddressBook(addresses)
 
@@ -74,13 +61,8 @@ class Federation:
         )
         self.gateways: Collection[Ref, MeshGateways] = graph.derive("east-west gateways", meshes, self._gateways)
         # All that a destination reads of its gateways; none is absent.
-        self._entries: Collection[Ref, tuple[tuple[str, int], ...]] = graph.map(
+        self.entries: Collection[Ref, tuple[tuple[str, int], ...]] = graph.map(
             "gateway entries", self.gateways, lambda _, gateways: gateways.entries or None
-        )
-
-        shifts = graph.expand("subsets in traffic shifts", traffic_policies, _shifted_subsets)
-        self._subsets_by_service: Index[Ref, tuple[Ref, int], tuple[Ref, dict[str, str]]] = graph.index(
-            "subsets by service", shifts, lambda _, shift: (shift[0],)
         )
 
         self.federated: Collection[Ref, Federated] = graph.derive("federated services", services, self._federate)
@@ -92,25 +74,14 @@ class Federation:
             "host name holders", self._by_hostname, lambda _, __, claims: (claims[0][0], claims[0][1].service.service)
         )
         identities = graph.map("host name identities", self._holders, lambda _, holder: holder[1])
-        self._addresses: Collection[str, str] = graph.operate("addresses", identities, self.book.update)
+        self.addresses: Collection[str, str] = graph.operate("addresses", identities, self.book.update)
         self._by_rule_name: Index[str, str, tuple[Ref, Ref]] = graph.index(
             "host names by rule name", self._holders, lambda _, holder: (objects.rule_name(holder[1]),)
-        )
-        self._wanted: Collection[Ref, tuple[dict[str, str], ...]] = graph.derive(
-            "wanted subsets", self.federated, self._wanted_subsets
-        )
-        self._shares: Collection[Ref, tuple[LabelShare, ...]] = graph.derive(
-            "label shares", self._wanted, self._label_shares
-        )
-        self.outputs: tuple[Collection[OutputKey, Output], ...] = (
-            graph.expand("remote outputs", self.federated, self._remote_outputs),
-            graph.expand("local outputs", self.federated, self._local_outputs),
-            graph.expand("gateway outputs", self.gateways, self._gateway_outputs),
         )
         self.outcomes: Collection[Ref, Outcome] = graph.derive("federation outcomes", self.federated, self._outcome)
 
     def _gateways(self, fetch: Fetch, ref: Ref, mesh: MeshFacts) -> MeshGateways | None:
-        virtual_mesh = self._virtual_mesh_of(fetch, ref)
+        virtual_mesh = self.virtual_mesh_of(fetch, ref)
         if virtual_mesh is None or virtual_mesh.flat_network:
             return None
         selectors = virtual_mesh.gateway_selectors
@@ -139,14 +110,14 @@ class Federation:
                             candidates[found.ref] = found
         return [candidates[service] for service in sorted(candidates)]
 
-    def _virtual_mesh_of(self, fetch: Fetch, mesh: Ref) -> VirtualMeshFacts | None:
+    def virtual_mesh_of(self, fetch: Fetch, mesh: Ref) -> VirtualMeshFacts | None:
         """The virtual mesh that federates destinations of *mesh*, None if none does."""
         member = fetch.get(self._membership.member, mesh)
         facts = member and fetch.get(self._membership.facts, member.virtual_mesh)
         return facts if facts and facts.federates else None
 
     def _federate(self, fetch: Fetch, _: Ref, service: ServiceFacts) -> Federated | None:
-        virtual_mesh = self._virtual_mesh_of(fetch, service.mesh)
+        virtual_mesh = self.virtual_mesh_of(fetch, service.mesh)
         if virtual_mesh is None or not any(is_tcp(port) for port in service.ports):
             return None
         where = service.service
@@ -187,75 +158,23 @@ class Federation:
                     chosen.update(rule.meshes)
         return chosen
 
-    def _wanted_subsets(self, fetch: Fetch, _: Ref, federated: Federated) -> tuple[dict[str, str], ...]:
-        shifts = fetch.group(self._subsets_by_service, federated.service.service)
-        unique = {tuple(sorted(labels.items())) for _, (_, labels) in shifts}
-        return tuple(dict(labels) for labels in sorted(unique))
-
-    def _label_shares(self, fetch: Fetch, ref: Ref, wanted: tuple[dict[str, str], ...]) -> tuple[LabelShare, ...]:
-        return objects.label_shares(fetch.get(self._endpoints, ref) if wanted else None, wanted)
-
-    def _holds_name(self, fetch: Fetch, ref: Ref, federated: Federated) -> bool:
+    def known_abroad(self, fetch: Fetch, ref: Ref) -> Federated | None:
+        """How destination *ref* is known on other meshes, None if it is not: another one may hold its host name."""
+        federated = fetch.get(self.federated, ref)
+        if federated is None or _too_long(federated.hostname):
+            return None
         holder = fetch.get(self._holders, federated.hostname)
-        return holder is not None and holder[0] == ref and not _too_long(federated.hostname)
+        return federated if holder is not None and holder[0] == ref else None
 
-    def _remote_outputs(self, fetch: Fetch, ref: Ref, federated: Federated) -> Iterable[tuple[OutputKey, Output]]:
-        if not self._holds_name(fetch, ref, federated):
-            return
-        if federated.flat_network:
-            facts = fetch.get(self._endpoints, ref)
-            cluster = {objects.CLUSTER_LABEL: federated.service.service.cluster}
-            endpoints = objects.pod_endpoints(federated, facts, cluster) if facts else ()
-        else:
-            entries = fetch.get(self._entries, federated.service.mesh)
-            if entries is None:
-                return
-            endpoints = objects.gateway_endpoints(federated, entries, fetch.get(self._shares, ref) or ())
-        address = fetch.get(self._addresses, federated.hostname)
-        assert address is not None, federated.hostname
-        wanted = fetch.get(self._wanted, ref) or ()
-        name = self._rule_name(fetch, federated)
-        parents = parents_annotation(VirtualMesh.KIND, federated.virtual_mesh)
-        built: dict[str, tuple[IstioObject, IstioObject]] = {}
-        for mesh in federated.targets:
-            pair = built.get(mesh.root_namespace)
-            if pair is None:
-                pair = built[mesh.root_namespace] = (
-                    objects.remote_entry(federated, mesh.root_namespace, address, endpoints, parents),
-                    objects.remote_rule(federated, name, mesh.root_namespace, wanted, parents),
-                )
-            for made in pair:
-                yield OutputKey(mesh.cluster, made.key), Output(made, federated.virtual_mesh, ref)
+    def has_way(self, fetch: Fetch, federated: Federated) -> bool:
+        """Whether calls of other meshes can come in."""
+        return federated.flat_network or fetch.get(self.entries, federated.service.mesh) is not None
 
-    def _rule_name(self, fetch: Fetch, federated: Federated) -> str:
+    def rule_name(self, fetch: Fetch, federated: Federated) -> str:
         """The reference's name for the rule, unless another host name makes the same of other words."""
         name = objects.rule_name(federated.service.service)
         claims = fetch.group(self._by_rule_name, name)
         return name if claims[0][0] == federated.hostname else federated.hostname
-
-    def _local_outputs(self, fetch: Fetch, ref: Ref, federated: Federated) -> Iterable[tuple[OutputKey, Output]]:
-        if federated.flat_network or not self._holds_name(fetch, ref, federated):
-            return
-        parents = parents_annotation(VirtualMesh.KIND, federated.virtual_mesh)
-        cluster = federated.service.service.cluster
-        domain = fetch.get(self._cluster_domains, cluster) or DEFAULT_CLUSTER_DOMAIN
-        fqdn = local_fqdn(federated.service.service, domain)
-        entry = objects.local_entry(federated, fetch.get(self._endpoints, ref), fqdn, parents)
-        yield OutputKey(cluster, entry.key), Output(entry, federated.virtual_mesh, ref)
-        wanted = fetch.get(self._wanted, ref)
-        if wanted:
-            rule = objects.local_rule(federated, wanted, parents)
-            yield OutputKey(cluster, rule.key), Output(rule, federated.virtual_mesh, ref)
-
-    def _gateway_outputs(self, fetch: Fetch, ref: Ref, gateways: MeshGateways) -> Iterable[tuple[OutputKey, Output]]:
-        member = fetch.get(self._membership.member, ref)
-        virtual_mesh = self._virtual_mesh_of(fetch, ref)
-        if member is None or virtual_mesh is None:
-            return
-        parents = parents_annotation(VirtualMesh.KIND, virtual_mesh.ref)
-        for gateway in gateways.gateways:
-            made = objects.passthrough_gateway(member.mesh, gateway, virtual_mesh.suffix, parents)
-            yield OutputKey(member.mesh.cluster, made.key), Output(made, virtual_mesh.ref, ref)
 
     def _outcome(self, fetch: Fetch, ref: Ref, federated: Federated) -> Outcome:
         errors: list[str] = []
@@ -270,7 +189,7 @@ class Federation:
                 f"host name {federated.hostname} is longer than DNS allows ({MAX_HOSTNAME} characters, {MAX_LABEL} "
                 "between dots): shorten federation.hostnameSuffix, or leave the service out with federation.selectors"
             )
-        if not federated.flat_network and fetch.get(self._entries, federated.service.mesh) is None:
+        if not self.has_way(fetch, federated):
             errors.append(f"istio mesh {federated.home.ref.key} has no applied east west ingress gateways")
         return Outcome(federated.virtual_mesh, tuple(errors))
 
@@ -282,13 +201,3 @@ def _beside(one: MeshFacts, other: MeshFacts) -> bool:
 
 def _too_long(hostname: str) -> bool:
     return len(hostname) > MAX_HOSTNAME or any(len(label) > MAX_LABEL for label in hostname.split("."))
-
-
-def _shifted_subsets(
-    _: Fetch, ref: Ref, policy: TrafficPolicy
-) -> Iterable[tuple[tuple[Ref, int], tuple[Ref, dict[str, str]]]]:
-    shift = policy.spec.policy.traffic_shift if policy.spec.policy else None
-    for i, destination in enumerate(shift.destinations if shift else ()):
-        service = destination.kube_service
-        if service is not None and service.subset:
-            yield (ref, i), (Ref(service.cluster_name, service.namespace, service.name), service.subset)

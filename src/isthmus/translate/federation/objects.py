@@ -18,6 +18,9 @@ from isthmus.translate.facts import EndpointFacts, MeshFacts, ServiceFacts
 from isthmus.translate.federation.gateways import EastWestGateway
 from isthmus.translate.ports import is_tcp, istio_port, name_of
 
+Pairs = tuple[tuple[str, str], ...]
+"""Labels, sorted."""
+
 CLUSTER_LABEL = "cluster"
 # Without it Istio takes a ServiceEntry's endpoint for one without a sidecar, and the gateway's SNI cluster stays empty.
 _MUTUAL_TLS = {"security.istio.io/tlsMode": "istio"}
@@ -49,9 +52,9 @@ def rule_name(service: Ref) -> str:
     return sanitize(f"{service.name}-{service.namespace}-{service.cluster}")
 
 
-def subset_name(labels: dict[str, str]) -> str:
-    """Name of the subset with *labels*. Source: reference, TrafficPolicy field translation."""
-    return sanitize("-".join(f"{name}-{value}" for name, value in sorted(labels.items())))
+def subset_name(labels: Pairs) -> str:
+    """Name of the subset with *labels*, which are sorted. Source: reference, TrafficPolicy field translation."""
+    return sanitize("-".join(f"{name}-{value}" for name, value in labels))
 
 
 def metadata(name: str, namespace: str, annotations: dict[str, str]) -> istio.Metadata:
@@ -111,15 +114,20 @@ def remote_entry(
     )
 
 
-def subsets(shares: Iterable[dict[str, str]]) -> tuple[istio.Subset, ...]:
+def subsets(wanted: Iterable[Pairs]) -> tuple[istio.Subset, ...]:
     """Subsets with these labels, by name."""
     return tuple(
-        sorted((istio.Subset(name=subset_name(labels), labels=labels) for labels in shares), key=lambda s: s.name)
+        sorted((istio.Subset(name=subset_name(labels), labels=dict(labels)) for labels in wanted), key=lambda s: s.name)
     )
 
 
 def remote_rule(
-    federated: Federated, name: str, namespace: str, wanted: tuple[dict[str, str], ...], annotations: dict[str, str]
+    federated: Federated,
+    name: str,
+    namespace: str,
+    wanted: tuple[Pairs, ...],
+    outliers: istio.OutlierDetection | None,
+    annotations: dict[str, str],
 ) -> istio.DestinationRule:
     """The DestinationRule of a client mesh: mutual TLS, without which the gateway could not read where calls go."""
     return istio.DestinationRule(
@@ -127,7 +135,9 @@ def remote_rule(
         spec=istio.DestinationRuleSpec(
             host=federated.hostname,
             traffic_policy=istio.DestinationTraffic(
-                tls=_ISTIO_MUTUAL, connection_pool=_connection_pool(federated.keepalive)
+                tls=_ISTIO_MUTUAL,
+                connection_pool=_connection_pool(federated.keepalive),
+                outlier_detection=outliers,
             ),
             subsets=subsets(wanted),
         ),
@@ -173,9 +183,7 @@ def local_entry(
     )
 
 
-def local_rule(
-    federated: Federated, wanted: tuple[dict[str, str], ...], annotations: dict[str, str]
-) -> istio.DestinationRule:
+def local_rule(federated: Federated, wanted: tuple[Pairs, ...], annotations: dict[str, str]) -> istio.DestinationRule:
     """The DestinationRule beside the local entry, by which the gateway tells subsets apart. Only needed if any are."""
     return istio.DestinationRule(
         metadata=metadata(federated.hostname, federated.home.root_namespace, annotations),
@@ -207,13 +215,13 @@ def passthrough_gateway(
     )
 
 
-def label_shares(facts: EndpointFacts | None, wanted: tuple[dict[str, str], ...]) -> tuple[LabelShare, ...]:
+def label_shares(facts: EndpointFacts | None, wanted: tuple[Pairs, ...]) -> tuple[LabelShare, ...]:
     """The sets of labels, among the names that *wanted* subsets use, that the service's ready pods carry.
 
     Weights are ready pods rounded to powers of two and reduced, so that scaling a Deployment rarely changes them.
     Shape: never empty; sorted by labels; a single share has no weight.
     """
-    names = sorted({name for labels in wanted for name in labels})
+    names = sorted({name for labels in wanted for name, _ in labels})
     if not names or facts is None:
         return (LabelShare({}),)
     counts: dict[tuple[tuple[str, str], ...], int] = {}

@@ -14,6 +14,7 @@ from isthmus.model.problem import Problem
 from isthmus.model.ref import Ref
 from isthmus.translate.membership import Member
 from isthmus.translate.output import Output, OutputKey
+from isthmus.translate.parents import parents
 from isthmus.translate.trust.facts import (
     RootFacts,
     TrustFacts,
@@ -114,7 +115,10 @@ class Trust:
         if plan.leader == mesh and plan.issued and placed is not None and root is not None:
             peers = self._peers(fetch, plan)
             wanted = issued_certificate(mesh, plan.virtual_mesh, peers, placed.settings, root)
-            yield OutputKey(placed.facts.cluster, wanted.key), Output(wanted, plan.virtual_mesh, mesh)
+            yield (
+                OutputKey(placed.facts.cluster, wanted.key),
+                Output(wanted, parents(VirtualMesh.KIND, plan.virtual_mesh), mesh),
+            )
 
     def _direct(self, fetch: Fetch, mesh: Ref, plan: Plan) -> Iterable[tuple[OutputKey, Output]]:
         placed = fetch.get(self._placed, mesh)
@@ -123,7 +127,10 @@ class Trust:
             for peer in plan.peers:
                 workloads += (workload for _, workload in fetch.group(self._workloads, peer))
             wanted = pod_bounce_directive(mesh, plan.virtual_mesh, self._peers(fetch, plan), workloads)
-            yield OutputKey(placed.facts.cluster, wanted.key), Output(wanted, plan.virtual_mesh, mesh)
+            yield (
+                OutputKey(placed.facts.cluster, wanted.key),
+                Output(wanted, parents(VirtualMesh.KIND, plan.virtual_mesh), mesh),
+            )
 
     def _progress(self, fetch: Fetch, mesh: Ref, plan: Plan) -> Progress:
         placed = fetch.get(self._placed, mesh)

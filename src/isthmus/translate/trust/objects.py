@@ -10,7 +10,7 @@ from isthmus.api.issued_certificate import GlooMeshCa, IssuedCertificate, Issued
 from isthmus.api.pod_bounce_directive import PodBounceDirective, PodBounceDirectiveSpec, PodSelector, RootCertSync
 from isthmus.api.virtual_mesh import VirtualMesh
 from isthmus.model.ref import Ref
-from isthmus.translate.parents import parents_annotation
+from isthmus.translate.parents import parents, parents_annotation
 from isthmus.translate.trust.facts import RootFacts, TrustFacts, TrustSettings, WorkloadFacts
 
 TARGET = "cacerts"
@@ -72,5 +72,5 @@ def _metadata(mesh: Ref, virtual_mesh: Ref, facts: TrustFacts) -> ObjectMeta:
     return ObjectMeta(
         name=mesh.name,
         namespace=facts.agent_namespace,
-        annotations=parents_annotation(VirtualMesh.KIND, virtual_mesh),
+        annotations=parents_annotation(parents(VirtualMesh.KIND, virtual_mesh)),
     )

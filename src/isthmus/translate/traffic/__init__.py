@@ -1,0 +1,1 @@
+"""Traffic policies: how requests to a destination travel, from every cluster whose workloads may send them."""

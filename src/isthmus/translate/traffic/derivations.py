@@ -1,0 +1,274 @@
+"""Traffic policies as derived collections: from policies and services to routes, rules and verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from functools import partial
+
+import msgspec
+
+from isthmus.api.common import ApprovalState, ApprovalStatus
+from isthmus.api.traffic_policy import TrafficPolicy
+from isthmus.flow import Collection, Fetch, Graph, Index
+from isthmus.istio import objects as istio
+from isthmus.model.problem import Problem
+from isthmus.model.ref import Ref
+from isthmus.translate.facts import DEFAULT_CLUSTER_DOMAIN, ServiceFacts, local_fqdn
+from isthmus.translate.federation.derivations import Federation
+from isthmus.translate.federation.objects import Pairs, metadata, subsets
+from isthmus.translate.output import Output, OutputKey
+from isthmus.translate.parents import parents, parents_annotation
+from isthmus.translate.selectors import Rule, rules_of, selects, terms_of_rule, terms_of_service
+from isthmus.translate.traffic.fields import Field, problems_of
+from isthmus.translate.traffic.merge import Conflict, PolicyFacts, Setting, merge, policy_facts
+from isthmus.translate.traffic.routes import Reachable, Routing, Unreachable, Use, route
+
+
+class PolicyRule(msgspec.Struct, frozen=True, gc=False):
+    """One alternative of a policy's destination selectors."""
+
+    policy: Ref
+    rule: Rule
+
+
+class Applied(msgspec.Struct, frozen=True, gc=False):
+    """The policies on one service, from old to young."""
+
+    service: ServiceFacts
+    policies: tuple[PolicyFacts, ...]
+
+
+class Client(msgspec.Struct, frozen=True, gc=False):
+    """What is said of one destination to the proxies of one cluster, and where the objects that say it go."""
+
+    cluster: str
+    host: str
+    name: str
+    namespaces: tuple[str, ...]
+    routing: Routing
+    of_destination: dict[Field, Setting]
+    conflicts: tuple[Conflict, ...]
+
+
+class Routed(msgspec.Struct, frozen=True, gc=False):
+    """What the policies on one destination come to; policies from old to young, the destination's own cluster first."""
+
+    policies: tuple[Ref, ...]
+    clients: tuple[Client, ...]
+
+    @property
+    def verdicts(self) -> dict[Ref, ApprovalStatus]:
+        """What became of each policy here."""
+        errors: dict[Ref, dict[str, None]] = {policy: {} for policy in self.policies}
+        later: dict[Ref, dict[str, None]] = {policy: {} for policy in self.policies}
+        for client in self.clients:
+            for conflict in client.conflicts:
+                errors[conflict.loser][str(conflict)] = None
+            for refusal in client.routing.refusals:
+                (later if refusal.later else errors)[refusal.policy][refusal.message] = None
+        found: dict[Ref, ApprovalStatus] = {}
+        order = 0
+        for policy in self.policies:
+            if errors[policy]:
+                every = (*errors[policy], *later[policy])
+                found[policy] = ApprovalStatus(state=ApprovalState.INVALID, errors=every)
+            elif later[policy]:
+                found[policy] = ApprovalStatus(state=ApprovalState.PENDING, errors=tuple(later[policy]))
+            else:
+                found[policy] = ApprovalStatus(state=ApprovalState.ACCEPTED, acceptance_order=order)
+                order += 1
+        return found
+
+    def on(self, cluster: str) -> Client | None:
+        """What is said to *cluster*."""
+        return next((client for client in self.clients if client.cluster == cluster), None)
+
+
+class Traffic:
+    """The collections of traffic policies."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        *,
+        policies: Collection[Ref, TrafficPolicy],
+        services: Collection[Ref, ServiceFacts],
+        services_by_identity: Index[Ref, Ref, ServiceFacts],
+        cluster_domains: Collection[str, str],
+        federation: Federation,
+    ) -> None:
+        self._services_by_identity = services_by_identity
+        self._domains = cluster_domains
+        self._federation = federation
+        self.problems: Collection[Ref, tuple[Problem, ...]] = graph.map(
+            "traffic policy problems", policies, lambda _, policy: problems_of(policy.spec) or None
+        )
+        self._facts: Collection[Ref, PolicyFacts] = graph.derive("traffic policies", policies, self._read)
+        rules = graph.expand("traffic policy rules", policies, _policy_rules)
+        self._rules_by_term = graph.index(
+            "traffic policy rules by term", rules, lambda _, rule: terms_of_rule(rule.rule)
+        )
+        missing = graph.derive("traffic policy references to no service", rules, self._missing)
+        self.missing: Index[Ref, tuple[Ref, str], Ref] = graph.index(
+            "traffic policy references to no service by policy", missing, lambda key, _: (key[0],)
+        )
+        applied: Collection[Ref, Applied] = graph.derive("applied traffic policies", services, self._apply)
+        self.routed: Collection[Ref, Routed] = graph.derive("routings", applied, self._route)
+        uses = graph.expand("subsets in routes", self.routed, _uses)
+        self._uses: Index[tuple[str, Ref], tuple[Ref, str, Use], Use] = graph.index(
+            "subsets in routes by cluster and service", uses, lambda key, use: ((key[1], use.service),)
+        )
+        self._uses_anywhere: Index[Ref, tuple[Ref, str, Use], Use] = graph.index(
+            "subsets in routes by service", uses, lambda _, use: (use.service,)
+        )
+        verdicts = graph.expand("verdicts on traffic policies", self.routed, _verdicts)
+        self.verdicts: Index[Ref, tuple[Ref, Ref], ApprovalStatus] = graph.index(
+            "verdicts by traffic policy", verdicts, lambda key, _: (key[0],)
+        )
+        self.outputs: tuple[Collection[OutputKey, Output], ...] = (
+            graph.expand("virtual services", self.routed, _virtual_services),
+            graph.expand("local rules", services, self._local_rule),
+        )
+
+    def said(self, fetch: Fetch, destination: Ref, cluster: str) -> dict[Field, Setting]:
+        """What is said to *cluster* about *destination* as a whole."""
+        routed = fetch.get(self.routed, destination)
+        client = routed.on(cluster) if routed else None
+        return client.of_destination if client else {}
+
+    def uses_on(self, fetch: Fetch, cluster: str, service: Ref) -> tuple[Use, ...]:
+        """The subsets of *service* that routes on *cluster* name."""
+        return tuple(use for _, use in fetch.group(self._uses, (cluster, service)))
+
+    def uses_of(self, fetch: Fetch, service: Ref) -> tuple[Use, ...]:
+        """The subsets of *service* that routes of any cluster name."""
+        return tuple(use for _, use in fetch.group(self._uses_anywhere, service))
+
+    def uses_abroad(self, fetch: Fetch, service: Ref) -> tuple[Use, ...]:
+        """The subsets of *service* that routes of other clusters than its own name."""
+        found = fetch.group(self._uses_anywhere, service)
+        return tuple(use for (_, cluster, _), use in found if cluster != service.cluster)
+
+    def _read(self, fetch: Fetch, ref: Ref, policy: TrafficPolicy) -> PolicyFacts | None:
+        return None if fetch.get(self.problems, ref) else policy_facts(policy)
+
+    def _missing(self, fetch: Fetch, _: object, rule: PolicyRule) -> Ref | None:
+        named = rule.rule
+        return named if isinstance(named, Ref) and not fetch.group(self._services_by_identity, named) else None
+
+    def _apply(self, fetch: Fetch, _: Ref, service: ServiceFacts) -> Applied | None:
+        chosen = {
+            rule.policy
+            for term in terms_of_service(service)
+            for _, rule in fetch.group(self._rules_by_term, term)
+            if selects(rule.rule, service)
+        }
+        facts = (fetch.get(self._facts, policy) for policy in sorted(chosen))
+        policies = sorted((each for each in facts if each is not None), key=lambda each: each.seniority)
+        return Applied(service, tuple(policies)) if policies else None
+
+    def _route(self, fetch: Fetch, ref: Ref, applied: Applied) -> Routed:
+        where = applied.service.service
+        places: list[tuple[str, str, str, tuple[str, ...]]] = [
+            (where.cluster, self._fqdn(fetch, where), where.name, (where.namespace,))
+        ]
+        federated = self._federation.known_abroad(fetch, ref)
+        if federated is not None:
+            name = self._federation.rule_name(fetch, federated)
+            roots: dict[str, dict[str, None]] = {}
+            for mesh in federated.targets:
+                roots.setdefault(mesh.cluster, {})[mesh.root_namespace] = None
+            places += [(cluster, federated.hostname, name, tuple(found)) for cluster, found in roots.items()]
+        clients = []
+        for cluster, host, name, namespaces in places:
+            merged = merge(applied.policies, cluster)
+            routing = route(applied.service.ports, host, merged, partial(self._reach, fetch, cluster))
+            clients.append(Client(cluster, host, name, namespaces, routing, merged.of_destination, merged.conflicts))
+        return Routed(tuple(policy.ref for policy in applied.policies), tuple(clients))
+
+    def _fqdn(self, fetch: Fetch, service: Ref) -> str:
+        return local_fqdn(service, fetch.get(self._domains, service.cluster) or DEFAULT_CLUSTER_DOMAIN)
+
+    def _reach(self, fetch: Fetch, cluster: str, service: Ref) -> Reachable | Unreachable:
+        """*service* as proxies of *cluster* know it."""
+        if not service.cluster:
+            return Unreachable("VirtualDestinations are not acted on by this version", later=True)
+        found = [facts for _, facts in fetch.group(self._services_by_identity, service)]
+        if not found:
+            return Unreachable("there is no such service yet", later=True)
+        if service.cluster == cluster:
+            return Reachable(self._fqdn(fetch, service), found[0].ports)
+        for facts in found:
+            federated = self._federation.known_abroad(fetch, facts.ref)
+            if federated is not None and any(mesh.cluster == cluster for mesh in federated.targets):
+                if not self._federation.has_way(fetch, federated):
+                    return Unreachable(f"no gateway lets calls into cluster {service.cluster} yet", later=True)
+                return Reachable(federated.hostname, facts.ports)
+        return Unreachable(
+            f"it is not federated to cluster {cluster}, from where it would be called: see federation.selectors of the "
+            "VirtualMesh, or leave that cluster out with spec.sourceSelector"
+        )
+
+    def _local_rule(self, fetch: Fetch, ref: Ref, service: ServiceFacts) -> Iterable[tuple[OutputKey, Output]]:
+        """The rule of a service on its own cluster, where it would change something."""
+        where = service.service
+        uses, said = self.uses_on(fetch, where.cluster, where), self.said(fetch, ref, where.cluster)
+        if not uses and not said:
+            return
+        policies = dict.fromkeys(sorted({*(use.policy for use in uses), *(each.policy for each in said.values())}))
+        whose = parents(TrafficPolicy.KIND, *policies)
+        rule = istio.DestinationRule(
+            metadata=metadata(where.name, where.namespace, parents_annotation(whose)),
+            spec=istio.DestinationRuleSpec(
+                host=self._fqdn(fetch, where),
+                traffic_policy=_traffic_policy(said),
+                subsets=subsets(labels_of(uses)),
+            ),
+        )
+        yield OutputKey(where.cluster, rule.key), Output(rule, whose, ref)
+
+
+def labels_of(uses: Iterable[Use]) -> tuple[Pairs, ...]:
+    """Labels of the subsets in *uses*, each once, sorted."""
+    return tuple(sorted({use.labels for use in uses}))
+
+
+def _traffic_policy(said: dict[Field, Setting]) -> istio.DestinationTraffic | None:
+    tls = said[Field.TLS].value if Field.TLS in said else None
+    outliers = said[Field.OUTLIERS].value if Field.OUTLIERS in said else None
+    if tls is None and outliers is None:
+        return None
+    return istio.DestinationTraffic(
+        tls=tls if isinstance(tls, istio.ClientTls) else None,
+        outlier_detection=outliers if isinstance(outliers, istio.OutlierDetection) else None,
+    )
+
+
+def _policy_rules(_: Fetch, ref: Ref, policy: TrafficPolicy) -> Iterable[tuple[tuple[Ref, str], PolicyRule]]:
+    spec = policy.spec
+    if spec.route_selector and not spec.destination_selector:
+        return  # it is about routes of gateways, and would hit every service
+    for i, rule in enumerate(rules_of(spec.destination_selector)):
+        yield (ref, rule.key if isinstance(rule, Ref) else f"{i}"), PolicyRule(ref, rule)
+
+
+def _uses(_: Fetch, ref: Ref, routed: Routed) -> Iterator[tuple[tuple[Ref, str, Use], Use]]:
+    for client in routed.clients:
+        for use in client.routing.uses:
+            yield (ref, client.cluster, use), use
+
+
+def _virtual_services(_: Fetch, ref: Ref, routed: Routed) -> Iterable[tuple[OutputKey, Output]]:
+    whose = parents(TrafficPolicy.KIND, *routed.policies)
+    for client in routed.clients:
+        for namespace in client.namespaces if client.routing.http else ():
+            made = istio.VirtualService(
+                metadata=metadata(client.name, namespace, parents_annotation(whose)),
+                spec=istio.VirtualServiceSpec(hosts=(client.host,), http=client.routing.http),
+            )
+            yield OutputKey(client.cluster, made.key), Output(made, whose, ref)
+
+
+def _verdicts(_: Fetch, ref: Ref, routed: Routed) -> Iterator[tuple[tuple[Ref, Ref], ApprovalStatus]]:
+    for policy, verdict in routed.verdicts.items():
+        yield (policy, ref), verdict

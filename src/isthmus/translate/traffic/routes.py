@@ -1,0 +1,193 @@
+"""The routes of one destination on one cluster: where requests go, by names that the proxies of that cluster know."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import msgspec
+
+from isthmus.api.discovery import ServicePort
+from isthmus.istio import objects as istio
+from isthmus.model.ref import Ref
+from isthmus.translate.federation.objects import Pairs, subset_name
+from isthmus.translate.ports import is_http
+from isthmus.translate.traffic.conditions import Condition
+from isthmus.translate.traffic.fields import Copies, Field, Target
+from isthmus.translate.traffic.merge import Merged, Route, Setting
+
+
+class Reachable(msgspec.Struct, frozen=True, gc=False):
+    """A service as a cluster knows it."""
+
+    host: str
+    ports: tuple[ServicePort, ...]
+
+
+class Unreachable(msgspec.Struct, frozen=True, gc=False):
+    """Why a cluster cannot send anything there; *later* if nothing is wrong and it may still come."""
+
+    reason: str
+    later: bool = False
+
+
+Lookup = Callable[[Ref], Reachable | Unreachable]
+
+
+class Refusal(msgspec.Struct, frozen=True, gc=False):
+    """A field of a policy that has no effect on one destination, and why."""
+
+    policy: Ref
+    message: str
+    later: bool = False
+
+
+class Use(msgspec.Struct, frozen=True, order=True, gc=False):
+    """A subset of *service* that a route of *policy* names, by its labels."""
+
+    service: Ref
+    labels: Pairs
+    policy: Ref
+
+
+class Routing(msgspec.Struct, frozen=True, gc=False):
+    """Routes, from specific to general, and what they ask of others. No routes: nothing is to be said."""
+
+    http: tuple[istio.HttpRoute, ...]
+    uses: tuple[Use, ...]
+    """Sorted."""
+    refusals: tuple[Refusal, ...]
+
+
+def route(ports: tuple[ServicePort, ...], host: str, merged: Merged, lookup: Lookup) -> Routing:
+    """The routes to *host*, which has *ports*, that *merged* asks for."""
+    return _Router(ports, host, lookup).route(merged)
+
+
+class _Router:
+    def __init__(self, ports: tuple[ServicePort, ...], host: str, lookup: Lookup) -> None:
+        self._host = host
+        self._lookup = lookup
+        self._ports = [port.port for port in ports if is_http(port)]
+        self._uses: set[Use] = set()
+        self._refusals: dict[Refusal, None] = {}
+
+    def route(self, merged: Merged) -> Routing:
+        http: list[istio.HttpRoute] = []
+        for each in merged.routes if self._ports else ():
+            http += self._routes(each)
+        if http and http[-1].match:
+            # Without a route for all others, Envoy answers 404 to requests that no policy speaks of.
+            http.append(istio.HttpRoute(route=(istio.WeightedRoute(destination=istio.RouteTarget(host=self._host)),)))
+        return Routing(tuple(http), tuple(sorted(self._uses)), tuple(self._refusals))
+
+    def _routes(self, said: Route) -> Iterator[istio.HttpRoute]:
+        """The routes of one condition: one for each port whose requests go elsewhere, one for all others."""
+        elsewhere = [port for port in self._ports if self._goes_elsewhere(said, port)]
+        if len(self._ports) == 1 and elsewhere:
+            made = self._one(said, elsewhere[0], alone=True)
+            if made is not None:
+                yield made
+            return
+        for port in elsewhere:
+            made = self._one(said, port)
+            if made is not None:
+                yield made
+        if len(elsewhere) < len(self._ports):
+            made = self._one(said, 0)
+            if made is not None:
+                yield made
+
+    def _goes_elsewhere(self, said: Route, port: int) -> bool:
+        return Field.MIRROR in said.settings or self._shift(said, port) is not None
+
+    def _shift(self, said: Route, port: int) -> tuple[Setting, tuple[Target, ...]] | None:
+        """What counts for requests to *port*: a shift that names a port of this service is about that port alone."""
+        for setting in said.settings.get(Field.SHIFT, ()):
+            targets = setting.value
+            assert isinstance(targets, tuple)
+            named = {target.port for target in targets} & set(self._ports)
+            if not named or port in named or len(self._ports) == 1:
+                return setting, targets
+        return None
+
+    def _one(self, said: Route, port: int, *, alone: bool = False) -> istio.HttpRoute | None:
+        """The route for requests to *port*; 0 for all that have none of their own. *alone*: there is no other."""
+        values = {field: settings[0].value for field, settings in said.settings.items()}
+        shift = self._shift(said, port) if port else None
+        destinations = self._destinations(*shift, port) if shift is not None else None
+        mirror = self._mirror(said.settings[Field.MIRROR][0], port) if port and Field.MIRROR in values else None
+        timeout, retries, fault = values.get(Field.TIMEOUT), values.get(Field.RETRIES), values.get(Field.FAULT)
+        cors, headers = values.get(Field.CORS), values.get(Field.HEADERS)
+        matched = said.condition.match(0 if alone else port)
+        made = istio.HttpRoute(
+            match=(matched,) if matched != istio.HttpMatch() else (),
+            route=destinations or (istio.WeightedRoute(destination=istio.RouteTarget(host=self._host)),),
+            timeout=timeout if isinstance(timeout, str) else "",
+            retries=retries if isinstance(retries, istio.HttpRetry) else None,
+            fault=fault if isinstance(fault, istio.HttpFault) else None,
+            mirror=mirror[0] if mirror else None,
+            mirror_percentage=mirror[1] if mirror else None,
+            cors_policy=cors if isinstance(cors, istio.CorsPolicy) else None,
+            headers=headers if isinstance(headers, istio.Headers) else None,
+        )
+        if destinations is None and made == istio.HttpRoute(match=made.match, route=made.route):
+            return None if said.condition == Condition() or not port else made
+        return made
+
+    def _destinations(
+        self, setting: Setting, targets: tuple[Target, ...], port: int
+    ) -> tuple[istio.WeightedRoute, ...] | None:
+        """Where the requests go; None if one of the places is not there, since others would get its share."""
+        made: list[istio.WeightedRoute] = []
+        uses: list[Use] = []
+        for target in targets:
+            found = self._reach(setting.policy, target.service, target.port, port, Field.SHIFT, "traffic shift")
+            if found is None:
+                return None
+            subset = subset_name(target.subset) if target.subset else ""
+            if target.subset:
+                uses.append(Use(target.service, target.subset, setting.policy))
+            destination = istio.RouteTarget(host=found[0], subset=subset, port=istio.PortSelector(number=found[1]))
+            made.append(istio.WeightedRoute(destination=destination, weight=target.weight))
+        self._uses.update(uses)
+        return tuple(made)
+
+    def _mirror(self, setting: Setting, port: int) -> tuple[istio.RouteTarget, istio.Percent] | None:
+        copies = setting.value
+        assert isinstance(copies, Copies)
+        found = self._reach(setting.policy, copies.service, copies.port, port, Field.MIRROR, "mirror")
+        if found is None:
+            return None
+        target = istio.RouteTarget(host=found[0], port=istio.PortSelector(number=found[1]))
+        return target, istio.Percent(value=copies.percentage)
+
+    def _reach(
+        self, policy: Ref, service: Ref, wanted: int, asked: int, field: Field, what: str
+    ) -> tuple[str, int] | None:
+        """Host name and port of *service*; None, and a refusal, if it cannot be reached. Source of texts: reference."""
+        path = f"spec.policy.{field.value}"
+        found = self._lookup(service)
+        if isinstance(found, Unreachable):
+            self._refuse(policy, f"{path}: invalid {what} destination {service.key}: {found.reason}", later=found.later)
+            return None
+        numbers = [port.port for port in found.ports]
+        name = f"{service.name}.{service.namespace}.{service.cluster}"
+        if wanted and wanted not in numbers:
+            self._refuse(
+                policy, f"{path}: specified port {wanted} does not exist for {what} destination service {name}"
+            )
+            return None
+        if wanted or len(numbers) == 1:
+            return found.host, wanted or numbers[0]
+        if asked in numbers:
+            return found.host, asked
+        listed = ", ".join(map(str, numbers))
+        self._refuse(
+            policy,
+            f"{path}: must provide port for {what} destination service {name} with multiple ports: one of {listed}, "
+            f"since it has no port {asked} as the requests have",
+        )
+        return None
+
+    def _refuse(self, policy: Ref, message: str, *, later: bool = False) -> None:
+        self._refusals[Refusal(policy, message, later)] = None
