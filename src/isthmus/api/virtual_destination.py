@@ -97,7 +97,9 @@ class VirtualDestinationSpec(OneofStruct, frozen=True):
     hostname: str = ""
     """DNS name; required, unique within the virtual mesh. Names outside ``.global`` need Istio's DNS proxying."""
     port: VirtualDestinationPort | None = None
-    """The port at which it answers; required."""
+    """The port at which it answers; this or ports is required."""
+    ports: tuple[VirtualDestinationPort, ...] = ()
+    """More ports at which it answers."""
     virtual_mesh: ObjectRef | None = None
     """All meshes of this VirtualMesh see the hostname."""
     mesh_list: MeshList | None = None

@@ -54,12 +54,13 @@ class Port(_Message, frozen=True):
 
 
 class WorkloadEntry(_Message, frozen=True):
-    """An endpoint of a ServiceEntry; *ports* maps port names to numbers at *address*."""
+    """An endpoint of a ServiceEntry; *ports* maps port names to numbers there, *locality* is ``region/zone/subzone``."""
 
     address: str
     ports: dict[str, int] = {}
     labels: dict[str, str] = {}
     weight: int = 0
+    locality: str = ""
 
 
 class ServiceEntrySpec(_Message, frozen=True):
@@ -83,9 +84,10 @@ class ServiceEntry(IstioObject, frozen=True):
 
 
 class ClientTls(_Message, frozen=True):
-    """TLS settings of a DestinationRule."""
+    """TLS settings of a DestinationRule; *sni* instead of the name that Istio makes of the host."""
 
     mode: str
+    sni: str = ""
 
 
 class TcpKeepalive(_Message, frozen=True):
@@ -117,12 +119,49 @@ class OutlierDetection(_Message, frozen=True):
     max_ejection_percent: int
 
 
+class Failover(_Message, frozen=True):
+    """The region that serves callers of another one when nothing in their own does."""
+
+    from_: str = msgspec.field(name="from")
+    to: str
+
+
+class LocalityLb(_Message, frozen=True):
+    """Whether the nearest endpoints are preferred, and what follows them."""
+
+    enabled: bool
+    failover: tuple[Failover, ...] = ()
+
+
+class LoadBalancer(_Message, frozen=True):
+    """How endpoints are chosen."""
+
+    locality_lb_setting: LocalityLb | None = None
+
+
+class PortSelector(_Message, frozen=True):
+    """A service port."""
+
+    number: int
+
+
+class PortTraffic(_Message, frozen=True):
+    """How clients connect to one port of a host, instead of what is said for the host."""
+
+    port: PortSelector
+    tls: ClientTls | None = None
+    outlier_detection: OutlierDetection | None = None
+    load_balancer: LoadBalancer | None = None
+
+
 class DestinationTraffic(_Message, frozen=True):
-    """The trafficPolicy of a DestinationRule."""
+    """The trafficPolicy of a DestinationRule, or of one of its subsets."""
 
     tls: ClientTls | None = None
     connection_pool: ConnectionPool | None = None
     outlier_detection: OutlierDetection | None = None
+    load_balancer: LoadBalancer | None = None
+    port_level_settings: tuple[PortTraffic, ...] = ()
 
 
 class Subset(_Message, frozen=True):
@@ -130,6 +169,7 @@ class Subset(_Message, frozen=True):
 
     name: str
     labels: dict[str, str]
+    traffic_policy: DestinationTraffic | None = None
 
 
 class DestinationRuleSpec(_Message, frozen=True):
@@ -198,12 +238,6 @@ class HttpMatch(_Message, frozen=True):
     port: int = 0
     source_labels: dict[str, str] = {}
     source_namespace: str = ""
-
-
-class PortSelector(_Message, frozen=True):
-    """A service port."""
-
-    number: int
 
 
 class RouteTarget(_Message, frozen=True):

@@ -19,7 +19,7 @@ from isthmus.api.discovery import Destination, DestinationStatus, Mesh, MeshStat
 from isthmus.api.kubernetes_cluster import KubernetesCluster
 from isthmus.api.settings import Settings
 from isthmus.api.traffic_policy import TrafficPolicy, TrafficPolicyStatus
-from isthmus.api.virtual_destination import VirtualDestination
+from isthmus.api.virtual_destination import VirtualDestination, VirtualDestinationStatus
 from isthmus.api.virtual_mesh import VirtualMesh, VirtualMeshStatus
 from isthmus.flow import Fetch, Graph, Source, Tap
 from isthmus.model.problem import Problem
@@ -49,11 +49,14 @@ from isthmus.translate.statuses import (
     policy_status,
     settings_status,
     traffic_policy_status,
+    virtual_destination_status,
     virtual_mesh_status,
 )
 from isthmus.translate.traffic.derivations import Traffic
 from isthmus.translate.trust.derivations import Trust
 from isthmus.translate.trust.facts import RootFacts
+from isthmus.translate.virtual_destinations.derivations import VirtualDestinations
+from isthmus.translate.virtual_destinations.outputs import VirtualDestinationOutputs
 
 INPUTS: tuple[type[Resource], ...] = (
     Mesh, Workload, Destination, KubernetesCluster,
@@ -116,6 +119,15 @@ class Engine:
             services_by_identity=by_identity,
             addresses=addresses,
         )
+        self._virtual_destinations = VirtualDestinations(
+            graph,
+            virtual_destinations=self._sources[VirtualDestination.KIND],
+            membership=self._membership,
+            services=self._services,
+            services_by_identity=by_identity,
+            cluster_domains=self._domains,
+            federation=self._federation,
+        )
         self._traffic = Traffic(
             graph,
             policies=self._traffic_policies,
@@ -123,6 +135,15 @@ class Engine:
             services_by_identity=by_identity,
             cluster_domains=self._domains,
             federation=self._federation,
+            virtual_destinations=self._virtual_destinations,
+        )
+        virtual_destination_outputs = VirtualDestinationOutputs(
+            graph,
+            virtual_destinations=self._virtual_destinations,
+            traffic=self._traffic,
+            federation=self._federation,
+            endpoints=endpoints,
+            cluster_domains=self._domains,
         )
         federation_outputs = FederationOutputs(
             graph,
@@ -140,7 +161,12 @@ class Engine:
             workloads=self._sources[Workload.KIND],
             roots=self._roots,
         )
-        self._outputs = (*federation_outputs.outputs, *self._traffic.outputs, *self._trust.outputs)
+        self._outputs = (
+            *federation_outputs.outputs,
+            *self._traffic.outputs,
+            *virtual_destination_outputs.outputs,
+            *self._trust.outputs,
+        )
 
         # Statuses are one more output. Those of virtual meshes list all their destinations, so what goes into them is
         # kept up to date here, and put together only when somebody asks.
@@ -159,10 +185,12 @@ class Engine:
             Mesh.KIND: [self._mesh_statuses.tap()],
             Destination.KIND: [self._destination_statuses.tap()],
             Workload.KIND: [self._sources[Workload.KIND].tap()],
-            **{
-                kind: [self._sources[kind].tap()]
-                for kind in (Settings.KIND, AccessPolicy.KIND, VirtualDestination.KIND, AccessLogRecord.KIND)
-            },
+            **{kind: [self._sources[kind].tap()] for kind in (Settings.KIND, AccessPolicy.KIND, AccessLogRecord.KIND)},
+            VirtualDestination.KIND: [
+                self._sources[VirtualDestination.KIND].tap(),
+                self._virtual_destinations.resolved.tap(),
+                self._traffic.uses_by_service.tap(),
+            ],
             TrafficPolicy.KIND: [
                 self._traffic_policies.tap(),
                 self._traffic.missing.tap(),
@@ -278,6 +306,8 @@ class Engine:
             return self._virtual_mesh_status(key.ref)
         if key.kind == TrafficPolicy.KIND:
             return self._traffic_policy_status(key)
+        if key.kind == VirtualDestination.KIND:
+            return self._virtual_destination_status(key)
         present = self._sources[key.kind].get(key.ref)
         if present is None:
             return None
@@ -379,6 +409,17 @@ class Engine:
         verdicts = {destination: found for (_, destination), found in self._traffic.verdicts.get(key.ref) or ()}
         failures = {error.subject: _failure(output, error) for output, error in self._errors_by_parent.get(key) or ()}
         return traffic_policy_status(policy, problems, missing, verdicts, failures)
+
+    def _virtual_destination_status(self, key: StatusKey) -> VirtualDestinationStatus | None:
+        virtual = self._sources[VirtualDestination.KIND].get(key.ref)
+        if virtual is None:
+            return None
+        problems = tuple(str(problem) for problem in self._virtual_destinations.problems.get(key.ref) or ())
+        naming = {use.policy for _, use in self._traffic.uses_by_service.get(key.ref) or ()}
+        policies = [found for policy in sorted(naming) if (found := self._traffic_policies.get(policy)) is not None]
+        failures = {error.subject: _failure(output, error) for output, error in self._errors_by_parent.get(key) or ()}
+        resolved = self._virtual_destinations.resolved.get(key.ref)
+        return virtual_destination_status(virtual, problems, resolved, policies, failures)
 
     def _trust_of(self, virtual_mesh: VirtualMesh, *, pending: bool) -> TrustOutcome:
         if virtual_mesh.spec.mtls_config is None:

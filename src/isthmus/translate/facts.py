@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import msgspec
 
 from isthmus.api.discovery import Destination, EndpointSubset, Mesh, ServicePort, ServiceType
@@ -40,6 +42,18 @@ class EndpointFacts(msgspec.Struct, frozen=True, gc=False):
     subsets: tuple[EndpointSubset, ...]
     counted: dict[Labels, int] | None
     """Ready endpoints by their labels when discovery listed only some of very many, else None."""
+    region: str
+    """Where they are; empty if that is not known."""
+
+    def ready(self) -> Iterator[tuple[dict[str, str], str, str, int]]:
+        """Labels, zone, sub-zone and number of ready pods; where pods were only counted, nothing tells the zones."""
+        if self.counted is not None:
+            yield from ((dict(labels), "", "", ready) for labels, ready in self.counted.items())
+            return
+        for subset in self.subsets:
+            for endpoint in subset.endpoints:
+                below = endpoint.sub_locality
+                yield endpoint.labels, below.zone if below else "", below.sub_zone if below else "", 1
 
 
 def mesh_facts(ref: Ref, mesh: Mesh) -> MeshFacts | None:
@@ -74,7 +88,7 @@ def endpoint_facts(_: Ref, destination: Destination) -> EndpointFacts | None:
     if service is None:
         return None
     cut = OVER_CAPACITY in destination.metadata.annotations
-    return EndpointFacts(service.endpoint_subsets, ready_endpoints(destination) if cut else None)
+    return EndpointFacts(service.endpoint_subsets, ready_endpoints(destination) if cut else None, service.region)
 
 
 def reported_warnings(_: Ref, found: Mesh | Destination) -> tuple[str, ...] | None:

@@ -12,7 +12,7 @@ import msgspec
 from isthmus.api.access_log_record import AccessLogRecord, AccessLogRecordStatus
 from isthmus.api.access_policy import AccessPolicy, AccessPolicyStatus
 from isthmus.api.base import ApiStruct
-from isthmus.api.common import ApprovalState, ApprovalStatus, ObjectRef, RequiredSubsets, TlsMode
+from isthmus.api.common import ApprovalState, ApprovalStatus, ClusterObjectRef, ObjectRef, RequiredSubsets, TlsMode
 from isthmus.api.discovery import (
     AppliedFederation,
     AppliedVirtualMesh,
@@ -21,7 +21,12 @@ from isthmus.api.discovery import (
 )
 from isthmus.api.settings import Settings, SettingsStatus
 from isthmus.api.traffic_policy import AppliedTrafficPolicy, Policy, TrafficPolicy, TrafficPolicyStatus
-from isthmus.api.virtual_destination import VirtualDestination, VirtualDestinationStatus
+from isthmus.api.virtual_destination import (
+    BackingDestination,
+    SelectedDestination,
+    VirtualDestination,
+    VirtualDestinationStatus,
+)
 from isthmus.api.virtual_mesh import GlobalAccessPolicy, VirtualMesh, VirtualMeshStatus
 from isthmus.model.ref import Ref
 from isthmus.translate.facts import MeshFacts
@@ -29,6 +34,7 @@ from isthmus.translate.federation.derivations import Outcome
 from isthmus.translate.federation.gateways import MeshGateways
 from isthmus.translate.federation.objects import Federated
 from isthmus.translate.trust.facts import RootFacts
+from isthmus.translate.virtual_destinations.derivations import Resolved
 
 MAX_LISTED_DESTINATIONS = 2000  # an object of etcd holds 1.5 MiB, and the API server stores every key of a map twice
 
@@ -112,14 +118,7 @@ def destination_status(
         ),
         local_fqdn=fqdn,
         applied_federation=federation,
-        required_subsets=tuple(
-            RequiredSubsets(
-                traffic_policy_ref=object_ref(policy.ref),
-                observed_generation=policy.metadata.generation,
-                traffic_shift=policy.spec.policy.traffic_shift if policy.spec.policy else None,
-            )
-            for policy in naming[:MAX_LISTED_POLICIES]
-        ),
+        required_subsets=required_subsets(naming),
         warnings=warnings,
     )
 
@@ -166,6 +165,58 @@ def traffic_policy_status(
         warnings=warnings,
         destinations={ref.key: found[ref] for ref in sorted(listed)},
     )
+
+
+def virtual_destination_status(
+    virtual: VirtualDestination,
+    problems: tuple[str, ...],
+    resolved: Resolved | None,
+    naming: Sequence[TrafficPolicy],
+    failures: Mapping[Ref, str],
+) -> VirtualDestinationStatus:
+    """Status of a virtual destination; *naming* are the policies whose traffic shifts name subsets of it."""
+    errors = (*problems, *(resolved.errors if resolved is not None else ()))
+    later = resolved.later if resolved is not None else ()
+    shown = resolved if resolved is not None and resolved.works else None
+    meshes = {mesh.ref: approval(()) for mesh in (shown.meshes if shown is not None else ())}
+    meshes.update((mesh, approval((failure,), failed=True)) for mesh, failure in failures.items())
+    if errors:
+        state = ApprovalState.INVALID
+    elif failures:
+        state = ApprovalState.FAILED
+    else:
+        state = ApprovalState.PENDING if later else ApprovalState.ACCEPTED
+    return VirtualDestinationStatus(
+        observed_generation=virtual.metadata.generation,
+        state=state,
+        errors=(*errors, *later),
+        warnings=resolved.warnings if resolved is not None else (),
+        meshes={ref.key: meshes[ref] for ref in sorted(meshes)},
+        selected_destinations=tuple(
+            SelectedDestination(
+                ref=_cluster_ref(backing.service.ref),
+                destination=BackingDestination(kube_service=_cluster_ref(backing.service.service)),
+            )
+            for backing in (shown.backings if shown is not None else ())
+        ),
+        required_subsets=required_subsets(naming),
+    )
+
+
+def required_subsets(naming: Sequence[TrafficPolicy]) -> tuple[RequiredSubsets, ...]:
+    """The policies *naming*, whose traffic shifts name subsets; the first of them where there are very many."""
+    return tuple(
+        RequiredSubsets(
+            traffic_policy_ref=object_ref(policy.ref),
+            observed_generation=policy.metadata.generation,
+            traffic_shift=policy.spec.policy.traffic_shift if policy.spec.policy else None,
+        )
+        for policy in naming[:MAX_LISTED_POLICIES]
+    )
+
+
+def _cluster_ref(ref: Ref) -> ClusterObjectRef:
+    return ClusterObjectRef(name=ref.name, namespace=ref.namespace, cluster_name=ref.cluster)
 
 
 def _unserved_fields(policy: Policy | None) -> tuple[tuple[str, object], ...]:
@@ -255,16 +306,13 @@ def _unserved(virtual_mesh: VirtualMesh) -> tuple[str, ...]:
     return tuple(warnings)
 
 
-def policy_status(policy: AccessPolicy | VirtualDestination | AccessLogRecord) -> ApiStruct:
+def policy_status(policy: AccessPolicy | AccessLogRecord) -> ApiStruct:
     """Status of a policy that was read and is not acted on: PENDING, with a warning that says so."""
     generation = policy.metadata.generation
     match policy:
         case AccessPolicy():
             effect = "no call is allowed or refused because of it"
             return AccessPolicyStatus(observed_generation=generation, warnings=(f"{_POLICY}: {effect}",))
-        case VirtualDestination():
-            effect = "nothing is written for it, and its host name does not resolve"
-            return VirtualDestinationStatus(observed_generation=generation, warnings=(f"{_POLICY}: {effect}",))
         case AccessLogRecord():
             effect = "no proxy logs because of it"
             return AccessLogRecordStatus(observed_generation=generation, warnings=(f"{_POLICY}: {effect}",))

@@ -20,6 +20,7 @@ from tests.golden import CASES, Golden
 FEDERATION = sorted((CASES / "federation").iterdir())
 TRAFFIC = sorted((CASES / "traffic").iterdir())
 TRUST = sorted((CASES / "trust").iterdir())
+VIRTUAL_DESTINATIONS = sorted((CASES / "virtual-destinations").iterdir())
 
 
 def load(path: Path) -> Engine:
@@ -64,6 +65,11 @@ def test_traffic(case: Path, golden: Golden) -> None:
     golden.check(case / "out.yaml", result(load(case / "in.yaml")))
 
 
+@pytest.mark.parametrize("case", VIRTUAL_DESTINATIONS, ids=lambda case: case.name)
+def test_virtual_destinations(case: Path, golden: Golden) -> None:
+    golden.check(case / "out.yaml", result(load(case / "in.yaml")))
+
+
 @pytest.mark.parametrize("case", TRUST, ids=lambda case: case.name)
 def test_trust(case: Path, golden: Golden) -> None:
     golden.check(case / "out.yaml", result(load(case / "in.yaml")))
@@ -78,7 +84,7 @@ def test_agents_read_what_trust_writes(case: Path) -> None:
         assert (found, list(warnings)) == (output.object, [])
 
 
-@pytest.mark.parametrize("case", FEDERATION + TRAFFIC, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", FEDERATION + TRAFFIC + VIRTUAL_DESTINATIONS, ids=lambda case: case.name)
 def test_outputs_fit_istios_published_types(case: Path) -> None:
     """Every output validates against the models generated from Istio's own CRDs, unknown fields refused."""
     networking = importlib.import_module("cloudcoil.models.istio.networking.v1beta1")

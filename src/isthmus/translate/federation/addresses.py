@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from isthmus.model.ref import Ref
 
 _FNV_OFFSET, _FNV_PRIME = 2166136261, 16777619
-_SCOPE = b"kube-service"
+_SERVICE, _LOCAL = b"kube-service", b"local-resource"
 _LAST_BLOCK = 0xFF  # 255.0.0.0/8 holds the broadcast address; some systems refuse all of it
 
 
@@ -26,11 +26,12 @@ def fnv1(data: bytes) -> int:
 
 
 def candidate(service: Ref, attempt: int) -> str:
-    """The *attempt*-th address to try for *service*; attempt 0 is the reference's hash.
+    """The *attempt*-th address to try for *service*, or a virtual destination; attempt 0 is the reference's hash.
 
     Never in 255.0.0.0/8: a hash that lands there is as good as taken.
     """
-    name = f"{service.name}{service.namespace}{service.cluster}".encode() + _SCOPE
+    scope = _SERVICE if service.cluster else _LOCAL
+    name = f"{service.name}{service.namespace}{service.cluster}".encode() + scope
     if attempt:
         name += f"#{attempt}".encode()
     value = fnv1(name)

@@ -66,12 +66,12 @@ class Federation:
         )
 
         self.federated: Collection[Ref, Federated] = graph.derive("federated services", services, self._federate)
-        self._by_hostname: Index[str, Ref, Federated] = graph.index(
+        self.by_hostname: Index[str, Ref, Federated] = graph.index(
             "federated by host name", self.federated, lambda _, federated: (federated.hostname,)
         )
         # Two destinations may claim one host name; the one whose reference sorts first holds it.
         self._holders: Collection[str, tuple[Ref, Ref]] = graph.derive(
-            "host name holders", self._by_hostname, lambda _, __, claims: (claims[0][0], claims[0][1].service.service)
+            "host name holders", self.by_hostname, lambda _, __, claims: (claims[0][0], claims[0][1].service.service)
         )
         identities = graph.map("host name identities", self._holders, lambda _, holder: holder[1])
         self.addresses: Collection[str, str] = graph.operate("addresses", identities, self.book.update)

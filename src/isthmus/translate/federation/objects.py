@@ -23,7 +23,7 @@ Pairs = tuple[tuple[str, str], ...]
 
 CLUSTER_LABEL = "cluster"
 # Without it Istio takes a ServiceEntry's endpoint for one without a sidecar, and the gateway's SNI cluster stays empty.
-_MUTUAL_TLS = {"security.istio.io/tlsMode": "istio"}
+MUTUAL_TLS = {"security.istio.io/tlsMode": "istio"}
 _ISTIO_MUTUAL = istio.ClientTls(mode="ISTIO_MUTUAL")
 
 
@@ -164,12 +164,12 @@ def local_entry(
         resolution = "DNS"
         endpoints: tuple[istio.WorkloadEntry, ...] = (
             istio.WorkloadEntry(
-                address=local_fqdn, ports={port.name: port.number for port in ports}, labels=_MUTUAL_TLS
+                address=local_fqdn, ports={port.name: port.number for port in ports}, labels=MUTUAL_TLS
             ),
         )
     else:
         resolution = "STATIC"
-        endpoints = () if facts is None else pod_endpoints(federated, facts, _MUTUAL_TLS)
+        endpoints = () if facts is None else pod_endpoints(federated, facts, MUTUAL_TLS)
     return istio.ServiceEntry(
         metadata=metadata(federated.hostname, federated.home.root_namespace, annotations),
         spec=istio.ServiceEntrySpec(
@@ -225,7 +225,7 @@ def label_shares(facts: EndpointFacts | None, wanted: tuple[Pairs, ...]) -> tupl
     if not names or facts is None:
         return (LabelShare({}),)
     counts: dict[tuple[tuple[str, str], ...], int] = {}
-    for pod_labels, ready in _ready(facts):
+    for pod_labels, _, _, ready in facts.ready():
         labels = tuple((name, pod_labels[name]) for name in names if name in pod_labels)
         counts[labels] = counts.get(labels, 0) + ready
     if not counts:
@@ -236,9 +236,3 @@ def label_shares(facts: EndpointFacts | None, wanted: tuple[Pairs, ...]) -> tupl
     return tuple(
         LabelShare(dict(labels), 0 if even else 1 << power - least) for labels, power in sorted(powers.items())
     )
-
-
-def _ready(facts: EndpointFacts) -> Iterable[tuple[dict[str, str], int]]:
-    if facts.counted is not None:
-        return ((dict(labels), ready) for labels, ready in facts.counted.items())
-    return ((endpoint.labels, 1) for subset in facts.subsets for endpoint in subset.endpoints)

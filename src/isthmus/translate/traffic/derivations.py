@@ -22,6 +22,7 @@ from isthmus.translate.selectors import Rule, rules_of, selects, terms_of_rule, 
 from isthmus.translate.traffic.fields import Field, problems_of
 from isthmus.translate.traffic.merge import Conflict, PolicyFacts, Setting, merge, policy_facts
 from isthmus.translate.traffic.routes import Reachable, Routing, Unreachable, Use, route
+from isthmus.translate.virtual_destinations.derivations import VirtualDestinations
 
 
 class PolicyRule(msgspec.Struct, frozen=True, gc=False):
@@ -96,10 +97,12 @@ class Traffic:
         services_by_identity: Index[Ref, Ref, ServiceFacts],
         cluster_domains: Collection[str, str],
         federation: Federation,
+        virtual_destinations: VirtualDestinations,
     ) -> None:
         self._services_by_identity = services_by_identity
         self._domains = cluster_domains
         self._federation = federation
+        self._virtual_destinations = virtual_destinations
         self.problems: Collection[Ref, tuple[Problem, ...]] = graph.map(
             "traffic policy problems", policies, lambda _, policy: problems_of(policy.spec) or None
         )
@@ -118,7 +121,7 @@ class Traffic:
         self._uses: Index[tuple[str, Ref], tuple[Ref, str, Use], Use] = graph.index(
             "subsets in routes by cluster and service", uses, lambda key, use: ((key[1], use.service),)
         )
-        self._uses_anywhere: Index[Ref, tuple[Ref, str, Use], Use] = graph.index(
+        self.uses_by_service: Index[Ref, tuple[Ref, str, Use], Use] = graph.index(
             "subsets in routes by service", uses, lambda _, use: (use.service,)
         )
         verdicts = graph.expand("verdicts on traffic policies", self.routed, _verdicts)
@@ -142,11 +145,11 @@ class Traffic:
 
     def uses_of(self, fetch: Fetch, service: Ref) -> tuple[Use, ...]:
         """The subsets of *service* that routes of any cluster name."""
-        return tuple(use for _, use in fetch.group(self._uses_anywhere, service))
+        return tuple(use for _, use in fetch.group(self.uses_by_service, service))
 
     def uses_abroad(self, fetch: Fetch, service: Ref) -> tuple[Use, ...]:
         """The subsets of *service* that routes of other clusters than its own name."""
-        found = fetch.group(self._uses_anywhere, service)
+        found = fetch.group(self.uses_by_service, service)
         return tuple(use for (_, cluster, _), use in found if cluster != service.cluster)
 
     def _read(self, fetch: Fetch, ref: Ref, policy: TrafficPolicy) -> PolicyFacts | None:
@@ -192,7 +195,7 @@ class Traffic:
     def _reach(self, fetch: Fetch, cluster: str, service: Ref) -> Reachable | Unreachable:
         """*service* as proxies of *cluster* know it."""
         if not service.cluster:
-            return Unreachable("VirtualDestinations are not acted on by this version", later=True)
+            return self._virtual_destinations.known_on(fetch, service, cluster)
         found = [facts for _, facts in fetch.group(self._services_by_identity, service)]
         if not found:
             return Unreachable("there is no such service yet", later=True)

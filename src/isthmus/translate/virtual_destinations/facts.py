@@ -1,0 +1,169 @@
+"""What translation reads of a VirtualDestination, and what is wrong with it by itself. Source: reference."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import msgspec
+
+from isthmus.api.common import OutlierDetection
+from isthmus.api.discovery import ServicePort
+from isthmus.api.virtual_destination import (
+    LocalizedFailover,
+    VirtualDestination,
+    VirtualDestinationPort,
+    VirtualDestinationSpec,
+)
+from isthmus.istio import objects as istio
+from isthmus.model.problem import Problem
+from isthmus.model.ref import Ref
+from isthmus.translate.membership import Seniority
+from isthmus.translate.ports import is_tcp
+from isthmus.translate.traffic.fields import outlier_detection, outlier_problems
+
+OUTLIERS = OutlierDetection(
+    consecutive_errors=10, interval="5s", base_ejection_time="120s", max_ejection_percent=100
+)  # Source: reference, VirtualDestination.
+PROTOCOLS = ("HTTP", "HTTPS", "GRPC", "HTTP2", "MONGO", "TCP", "TLS")
+LARGEST_PORT = 65535
+MAX_HOSTNAME, MAX_LABEL = 253, 63  # RFC 1035
+
+_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
+
+
+class VirtualPort(msgspec.Struct, frozen=True, gc=False):
+    """A port of the host name, and the port of the services behind it: by name, or else by number."""
+
+    number: int
+    protocol: str
+    target_name: str
+    target_number: int
+
+    @property
+    def name(self) -> str:
+        """Its name in ServiceEntries, unique among the ports of one host name."""
+        return f"{self.protocol.lower()}-{self.number}"
+
+    @property
+    def target(self) -> str:
+        """The port of the services, for people."""
+        return self.target_name or str(self.target_number)
+
+    def of(self, ports: tuple[ServicePort, ...]) -> ServicePort | None:
+        """The port that is meant among those of a service."""
+        for port in ports:
+            if is_tcp(port) and (
+                port.name == self.target_name if self.target_name else port.port == self.target_number
+            ):
+                return port
+        return None
+
+
+class VirtualDestinationFacts(msgspec.Struct, frozen=True, gc=False):
+    """A VirtualDestination that has no fault of its own."""
+
+    ref: Ref
+    seniority: Seniority
+    hostname: str
+    ports: tuple[VirtualPort, ...]
+    virtual_mesh: Ref | None
+    """Whose meshes see it; None: *meshes* do."""
+    meshes: tuple[Ref, ...]
+    outliers: istio.OutlierDetection
+    failover: tuple[tuple[str, str], ...]
+    """Regions, and the region that follows each."""
+
+
+def virtual_destination_facts(virtual: VirtualDestination) -> VirtualDestinationFacts:
+    """Facts of *virtual*."""
+    meta, spec = virtual.metadata, virtual.spec
+    localized = spec.localized or LocalizedFailover()
+    return VirtualDestinationFacts(
+        ref=virtual.ref,
+        seniority=(meta.creation_timestamp or "", meta.namespace, meta.name),
+        hostname=spec.hostname.lower(),
+        ports=tuple(_port(port) for port in ports_of(spec)),
+        virtual_mesh=spec.virtual_mesh.ref if spec.virtual_mesh is not None else None,
+        meshes=tuple(mesh.ref for mesh in spec.mesh_list.meshes) if spec.mesh_list is not None else (),
+        outliers=outlier_detection(localized.outlier_detection or OutlierDetection(), OUTLIERS),
+        failover=tuple(
+            (directive.from_.region, directive.to[0].region)
+            for directive in localized.failover_directives
+            if directive.to
+        ),
+    )
+
+
+def ports_of(spec: VirtualDestinationSpec) -> tuple[VirtualDestinationPort, ...]:
+    """All ports that *spec* names."""
+    return (*((spec.port,) if spec.port is not None else ()), *spec.ports)
+
+
+def warnings_of(spec: VirtualDestinationSpec) -> tuple[str, ...]:
+    """What of *spec* has no effect."""
+    localized = spec.localized or LocalizedFailover()
+    return tuple(
+        f"spec.localized.failoverDirectives[{i}].to: Istio takes one region for each, so only "
+        f"{directive.to[0].region} follows {directive.from_.region}"
+        for i, directive in enumerate(localized.failover_directives)
+        if len(directive.to) > 1
+    )
+
+
+def problems_of(spec: VirtualDestinationSpec) -> tuple[Problem, ...]:
+    """What is wrong with *spec* whatever services there are."""
+    return tuple(_problems(spec))
+
+
+def _port(port: VirtualDestinationPort) -> VirtualPort:
+    return VirtualPort(
+        number=port.number,
+        protocol=port.protocol or "HTTP",
+        target_name=port.target_name or "",
+        target_number=port.target_number or port.number,
+    )
+
+
+def _problems(spec: VirtualDestinationSpec) -> Iterator[Problem]:
+    name = spec.hostname.lower()
+    if not name:
+        yield Problem("spec.hostname", "MissingField", "a host name is required, such as reviews.global")
+    elif len(name) > MAX_HOSTNAME or any(
+        len(label) > MAX_LABEL or not _LABEL.fullmatch(label) for label in name.split(".")
+    ):
+        yield Problem("spec.hostname", "InvalidName", f"{spec.hostname!r} is no DNS name such as reviews.global")
+    if not ports_of(spec):
+        yield Problem("spec.port", "MissingField", "a port is required: its number, and the protocol")
+    numbers: set[int] = set()
+    for i, port in enumerate(ports_of(spec)):
+        path = "spec.port" if spec.port is not None and i == 0 else f"spec.ports[{i - (spec.port is not None)}]"
+        if not 0 < port.number <= LARGEST_PORT:
+            yield Problem(f"{path}.number", "OutOfRange", f"{port.number} is no port from 1 to {LARGEST_PORT}")
+        elif port.number in numbers:
+            yield Problem(f"{path}.number", "Duplicate", f"port {port.number} is named twice")
+        numbers.add(port.number)
+        if port.protocol and port.protocol not in PROTOCOLS:
+            message = f"{port.protocol} is not one of {', '.join(PROTOCOLS)}"
+            yield Problem(f"{path}.protocol", "InvalidProtocol", message)
+    if spec.virtual_mesh is None and not (spec.mesh_list is not None and spec.mesh_list.meshes):
+        message = "nobody would see the host name: name a virtualMesh, or meshes in meshList"
+        yield Problem("spec", "MissingField", message)
+    if spec.static is not None:
+        message = "a fixed order of destinations is not acted on by this version: use localized"
+        yield Problem("spec.static", "NotImplemented", message)
+    elif spec.localized is None:
+        yield Problem("spec.localized", "MissingField", "nothing is behind the host name: say which destinations are")
+    elif not spec.localized.destination_selectors:
+        message = "is empty: select the destinations that are behind the host name"
+        yield Problem("spec.localized.destinationSelectors", "MissingField", message)
+    else:
+        if spec.localized.outlier_detection is not None:
+            yield from outlier_problems(spec.localized.outlier_detection, "spec.localized.outlierDetection")
+        for i, directive in enumerate(spec.localized.failover_directives):
+            path = f"spec.localized.failoverDirectives[{i}]"
+            regions = [directive.from_.region, *(to.region for to in directive.to)]
+            if not directive.to or not all(regions):
+                yield Problem(path, "MissingField", "needs a region in from, and in each of at least one to")
+            elif directive.from_.region == regions[1]:
+                yield Problem(path, "Contradiction", f"region {regions[1]} cannot follow itself")

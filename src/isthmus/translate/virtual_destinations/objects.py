@@ -1,0 +1,221 @@
+"""The Istio objects of one virtual destination.
+
+Clients see the host name with every place where it is answered: the pods of their own cluster, and the gateways of the
+others. What they send to a gateway names an *alias* (`alias_of`), which each gateway's cluster knows with its own pods
+alone; so a call never travels on to a third cluster.
+Source: reference, VirtualDestination; https://istio.io/latest/docs/tasks/traffic-management/locality-load-balancing/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from isthmus.istio import objects as istio
+from isthmus.model.names import sanitize
+from isthmus.model.ref import Ref
+from isthmus.translate.facts import EndpointFacts, MeshFacts, ServiceFacts
+from isthmus.translate.federation.objects import MUTUAL_TLS, Pairs, metadata, subset_name
+from isthmus.translate.virtual_destinations.facts import VirtualDestinationFacts, VirtualPort
+
+
+class Backing(msgspec.Struct, frozen=True, gc=False):
+    """A service behind a host name, and the mesh that it is in."""
+
+    service: ServiceFacts
+    mesh: MeshFacts
+
+
+class Place(msgspec.Struct, frozen=True, order=True, gc=False):
+    """Pods of one service that are in one locality and carry the same labels of subsets; *weight* counts them."""
+
+    locality: str
+    labels: Pairs
+    weight: int
+
+
+def object_name(virtual: Ref) -> str:
+    """Name of the objects of a virtual destination. Source: reference."""
+    return sanitize(f"{virtual.name}-{virtual.namespace}")
+
+
+def alias_of(virtual: Ref, suffix: str) -> str:
+    """The name under which gateways know the pods of their own cluster that are behind *virtual*."""
+    return f"{virtual.name}.{virtual.namespace}.backing.{suffix}"
+
+
+def pod_endpoints(
+    facts: EndpointFacts, service: ServiceFacts, ports: Sequence[VirtualPort], region: str
+) -> tuple[istio.WorkloadEntry, ...]:
+    """Endpoints at the pods of *service*, with their labels and localities."""
+    found = []
+    for subset in facts.subsets:
+        by_name = {port.name: port.port for port in subset.ports}
+        targets = ((port, port.of(service.ports)) for port in ports)
+        numbers = {port.name: by_name[target.name] for port, target in targets if target and target.name in by_name}
+        for endpoint in subset.endpoints if len(numbers) == len(ports) else ():
+            below = endpoint.sub_locality
+            found.append(
+                istio.WorkloadEntry(
+                    address=endpoint.ip_address,
+                    ports=numbers,
+                    labels={**endpoint.labels, **MUTUAL_TLS},
+                    locality=locality(region, below.zone if below else "", below.sub_zone if below else ""),
+                )
+            )
+    return tuple(found)
+
+
+def gateway_endpoints(
+    entries: Sequence[tuple[str, int]], places: Sequence[Place], ports: Sequence[VirtualPort]
+) -> tuple[istio.WorkloadEntry, ...]:
+    """Endpoints at the gateways of another cluster: one for each place behind them."""
+    weigh = len({place.weight for place in places}) > 1
+    return tuple(
+        istio.WorkloadEntry(
+            address=address,
+            ports={port.name: number for port in ports},
+            labels=dict(place.labels),
+            weight=place.weight if weigh else 0,
+            locality=place.locality,
+        )
+        for address, number in entries
+        for place in places
+    )
+
+
+def places_of(facts: EndpointFacts, region: str, wanted: Sequence[Pairs]) -> tuple[Place, ...]:
+    """Where the ready pods are, told apart by locality and by the labels that *wanted* subsets name; sorted.
+
+    Weights are rounded to powers of two and reduced, so that scaling a Deployment rarely changes them.
+    """
+    names = sorted({name for labels in wanted for name, _ in labels})
+    counts: dict[tuple[str, Pairs], int] = {}
+    for pod_labels, zone, sub_zone, ready in facts.ready():
+        labels = tuple((name, pod_labels[name]) for name in names if name in pod_labels)
+        at = (locality(region, zone, sub_zone), labels)
+        counts[at] = counts.get(at, 0) + ready
+    powers = {at: (count - 1).bit_length() for at, count in counts.items()}
+    least = min(powers.values(), default=0)
+    return tuple(sorted(Place(*at, weight=1 << power - least) for at, power in powers.items()))
+
+
+def locality(region: str, zone: str, sub_zone: str) -> str:
+    """A locality as Istio writes it; what is unknown is left out from the end."""
+    return "/".join((region, zone, sub_zone)).rstrip("/") if region else ""
+
+
+def entry(
+    virtual: VirtualDestinationFacts,
+    namespace: str,
+    address: str,
+    endpoints: tuple[istio.WorkloadEntry, ...],
+    annotations: dict[str, str],
+    *,
+    by_name: bool,
+) -> istio.ServiceEntry:
+    """The ServiceEntry by which clients know the host name; *by_name*: an endpoint is a host name itself."""
+    return istio.ServiceEntry(
+        metadata=metadata(object_name(virtual.ref), namespace, annotations),
+        spec=istio.ServiceEntrySpec(
+            hosts=(virtual.hostname,),
+            addresses=(address,),
+            ports=_ports(virtual),
+            location="MESH_INTERNAL",
+            resolution="DNS" if by_name else "STATIC",
+            endpoints=endpoints,
+        ),
+    )
+
+
+def alias_entry(
+    virtual: VirtualDestinationFacts,
+    namespace: str,
+    alias: str,
+    endpoints: tuple[istio.WorkloadEntry, ...],
+    annotations: dict[str, str],
+    *,
+    by_name: bool,
+) -> istio.ServiceEntry:
+    """The ServiceEntry beside a gateway, which tells it where calls by SNI go on to."""
+    return istio.ServiceEntry(
+        metadata=metadata(alias, namespace, annotations),
+        spec=istio.ServiceEntrySpec(
+            hosts=(alias,),
+            ports=_ports(virtual),
+            location="MESH_INTERNAL",
+            resolution="DNS" if by_name else "STATIC",
+            endpoints=endpoints,
+            export_to=(".",),
+        ),
+    )
+
+
+def rule(
+    virtual: VirtualDestinationFacts,
+    namespace: str,
+    alias: str,
+    wanted: Sequence[Pairs],
+    annotations: dict[str, str],
+) -> istio.DestinationRule:
+    """How clients connect: mutual TLS that names *alias*, the nearest first, without those that fail.
+
+    Without outlier detection Istio ignores locality. Source: locality load balancing, as above.
+    """
+    return istio.DestinationRule(
+        metadata=metadata(object_name(virtual.ref), namespace, annotations),
+        spec=istio.DestinationRuleSpec(
+            host=virtual.hostname,
+            traffic_policy=_traffic(virtual, alias, ""),
+            subsets=tuple(
+                istio.Subset(name=name, labels=dict(labels), traffic_policy=_traffic(virtual, alias, name))
+                for labels, name in sorted(((labels, subset_name(labels)) for labels in wanted), key=lambda s: s[1])
+            ),
+        ),
+    )
+
+
+def alias_rule(
+    namespace: str, alias: str, wanted: Sequence[Pairs], annotations: dict[str, str]
+) -> istio.DestinationRule:
+    """The DestinationRule beside a gateway, by which it tells subsets apart. Only needed if there are any."""
+    return istio.DestinationRule(
+        metadata=metadata(alias, namespace, annotations),
+        spec=istio.DestinationRuleSpec(
+            host=alias,
+            traffic_policy=istio.DestinationTraffic(tls=istio.ClientTls(mode="ISTIO_MUTUAL")),
+            subsets=tuple(
+                sorted(
+                    (istio.Subset(name=subset_name(each), labels=dict(each)) for each in wanted), key=lambda s: s.name
+                )
+            ),
+            export_to=(".",),
+        ),
+    )
+
+
+def _ports(virtual: VirtualDestinationFacts) -> tuple[istio.Port, ...]:
+    return tuple(istio.Port(number=port.number, name=port.name, protocol=port.protocol) for port in virtual.ports)
+
+
+def _traffic(virtual: VirtualDestinationFacts, alias: str, subset: str) -> istio.DestinationTraffic:
+    """Of one port, or else of each: what is said for a port replaces all that is said for the host name."""
+    balance = istio.LoadBalancer(
+        locality_lb_setting=istio.LocalityLb(
+            enabled=True, failover=tuple(istio.Failover(from_=start, to=to) for start, to in virtual.failover)
+        )
+    )
+    each = [
+        istio.PortTraffic(
+            port=istio.PortSelector(number=port.number),
+            tls=istio.ClientTls(mode="ISTIO_MUTUAL", sni=f"outbound_.{port.number}_.{subset}_.{alias}"),
+            outlier_detection=virtual.outliers,
+            load_balancer=balance,
+        )
+        for port in virtual.ports
+    ]
+    if len(each) > 1:
+        return istio.DestinationTraffic(port_level_settings=tuple(each))
+    only = each[0]
+    return istio.DestinationTraffic(tls=only.tls, outlier_detection=only.outlier_detection, load_balancer=balance)

@@ -1,0 +1,109 @@
+"""What is written for virtual destinations, as derived collections."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from isthmus.api.virtual_destination import VirtualDestination
+from isthmus.flow import Collection, Fetch, Graph
+from isthmus.istio import objects as istio
+from isthmus.model.ref import Ref
+from isthmus.translate.facts import DEFAULT_CLUSTER_DOMAIN, EndpointFacts, local_fqdn
+from isthmus.translate.federation.derivations import Federation
+from isthmus.translate.federation.objects import MUTUAL_TLS, Pairs
+from isthmus.translate.output import Output, OutputKey
+from isthmus.translate.parents import parents, parents_annotation
+from isthmus.translate.traffic.derivations import Traffic, labels_of
+from isthmus.translate.virtual_destinations import objects
+from isthmus.translate.virtual_destinations.derivations import Resolved, VirtualDestinations
+from isthmus.translate.virtual_destinations.objects import Backing
+
+
+class VirtualDestinationOutputs:
+    """The objects of virtual destinations; traffic policies say which subsets are told apart."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        *,
+        virtual_destinations: VirtualDestinations,
+        traffic: Traffic,
+        federation: Federation,
+        endpoints: Collection[Ref, EndpointFacts],
+        cluster_domains: Collection[str, str],
+    ) -> None:
+        self._virtual_destinations = virtual_destinations
+        self._traffic = traffic
+        self._federation = federation
+        self._endpoints = endpoints
+        self._domains = cluster_domains
+        self.outputs: tuple[Collection[OutputKey, Output], ...] = (
+            graph.expand("virtual destination outputs", virtual_destinations.resolved, self._write),
+        )
+
+    def _write(self, fetch: Fetch, ref: Ref, resolved: Resolved) -> Iterable[tuple[OutputKey, Output]]:
+        if not resolved.works:
+            return
+        whose = parents(VirtualDestination.KIND, ref)
+        annotations = parents_annotation(whose)
+        address = fetch.get(self._virtual_destinations.addresses, resolved.facts.hostname)
+        assert address is not None, resolved.facts.hostname
+        abroad = labels_of(self._traffic.uses_of(fetch, ref))
+        clusters: dict[tuple[str, str], Ref] = {}
+        for mesh in resolved.meshes:
+            clusters.setdefault((mesh.cluster, mesh.root_namespace), mesh.ref)
+        for (cluster, namespace), mesh_ref in clusters.items():
+            endpoints, by_name = self._seen_from(fetch, resolved, cluster, abroad)
+            wanted = labels_of(self._traffic.uses_on(fetch, cluster, ref))
+            for made in (
+                objects.entry(resolved.facts, namespace, address, endpoints, annotations, by_name=by_name),
+                objects.rule(resolved.facts, namespace, resolved.alias, wanted, annotations),
+            ):
+                yield OutputKey(cluster, made.key), Output(made, whose, mesh_ref)
+        for backing in resolved.backings if not resolved.flat_network and len(clusters) > 1 else ():
+            cluster, namespace = backing.mesh.cluster, backing.mesh.root_namespace
+            pods, by_name = self._pods(fetch, resolved, backing)
+            entry = objects.alias_entry(resolved.facts, namespace, resolved.alias, pods, annotations, by_name=by_name)
+            yield OutputKey(cluster, entry.key), Output(entry, whose, backing.mesh.ref)
+            if abroad:
+                rule = objects.alias_rule(namespace, resolved.alias, abroad, annotations)
+                yield OutputKey(cluster, rule.key), Output(rule, whose, backing.mesh.ref)
+
+    def _seen_from(
+        self, fetch: Fetch, resolved: Resolved, cluster: str, wanted: tuple[Pairs, ...]
+    ) -> tuple[tuple[istio.WorkloadEntry, ...], bool]:
+        """Every place where the host name is answered, as *cluster* reaches it; whether one of them is a host name."""
+        found: list[istio.WorkloadEntry] = []
+        by_name = False
+        for backing in resolved.backings:
+            if backing.mesh.cluster == cluster or resolved.flat_network:
+                pods, named = self._pods(fetch, resolved, backing)
+                found += pods
+                by_name |= named
+                continue
+            facts = fetch.get(self._endpoints, backing.service.ref)
+            entries = fetch.get(self._federation.entries, backing.mesh.ref) or ()
+            if facts is not None:
+                places = objects.places_of(facts, facts.region, wanted)
+                found += objects.gateway_endpoints(entries, places, resolved.facts.ports)
+                by_name |= any(not _is_ip(address) for address, _ in entries)
+        return tuple(found), by_name
+
+    def _pods(self, fetch: Fetch, resolved: Resolved, backing: Backing) -> tuple[tuple[istio.WorkloadEntry, ...], bool]:
+        """Endpoints of one service within its own network; of very many pods, its cluster IP by name."""
+        facts = fetch.get(self._endpoints, backing.service.ref)
+        if facts is None:
+            return (), False
+        if facts.counted is None:
+            return objects.pod_endpoints(facts, backing.service, resolved.facts.ports, facts.region), False
+        where = backing.service.service
+        fqdn = local_fqdn(where, fetch.get(self._domains, where.cluster) or DEFAULT_CLUSTER_DOMAIN)
+        targets = {
+            port.name: target.port for port in resolved.facts.ports if (target := port.of(backing.service.ports))
+        }
+        place = objects.locality(facts.region, "", "")
+        return (istio.WorkloadEntry(address=fqdn, ports=targets, labels=MUTUAL_TLS, locality=place),), True
+
+
+def _is_ip(address: str) -> bool:
+    return ":" in address or address.replace(".", "").isdigit()
