@@ -54,7 +54,7 @@ class Port(_Message, frozen=True):
 
 
 class WorkloadEntry(_Message, frozen=True):
-    """An endpoint of a ServiceEntry; *ports* maps port names to numbers there, *locality* is ``region/zone/subzone``."""
+    """An endpoint of a ServiceEntry; *ports* maps port names to numbers, *locality* is ``region/zone/subzone``."""
 
     address: str
     ports: dict[str, int] = {}

@@ -136,6 +136,7 @@ class Engine:
             cluster_domains=self._domains,
             federation=self._federation,
             virtual_destinations=self._virtual_destinations,
+            endpoints=endpoints,
         )
         virtual_destination_outputs = VirtualDestinationOutputs(
             graph,
@@ -335,8 +336,7 @@ class Engine:
             warnings.append(f"ports that no gateway can carry are not federated: {left_out}")
         if not service.ports:
             warnings.append("the Service has no ports, so it is not federated")
-        routed = fetch.get(self._traffic.routed, ref)
-        verdicts = routed.verdicts if routed else {}
+        verdicts = fetch.get(self._traffic.judged, ref) or {}
         accepted = [policy for policy, found in verdicts.items() if found.state is ApprovalState.ACCEPTED]
         named = sorted({use.policy for use in self._traffic.uses_of(fetch, service.service)})
         return destination_status(

@@ -45,6 +45,10 @@ class EndpointFacts(msgspec.Struct, frozen=True, gc=False):
     region: str
     """Where they are; empty if that is not known."""
 
+    def pod_labels(self) -> frozenset[Labels]:
+        """The sets of labels that ready pods have."""
+        return frozenset(tuple(sorted(labels.items())) for labels, _, _, _ in self.ready())
+
     def ready(self) -> Iterator[tuple[dict[str, str], str, str, int]]:
         """Labels, zone, sub-zone and number of ready pods; where pods were only counted, nothing tells the zones."""
         if self.counted is not None:

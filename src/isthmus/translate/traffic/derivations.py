@@ -13,16 +13,20 @@ from isthmus.flow import Collection, Fetch, Graph, Index
 from isthmus.istio import objects as istio
 from isthmus.model.problem import Problem
 from isthmus.model.ref import Ref
-from isthmus.translate.facts import DEFAULT_CLUSTER_DOMAIN, ServiceFacts, local_fqdn
+from isthmus.translate.facts import DEFAULT_CLUSTER_DOMAIN, EndpointFacts, ServiceFacts, local_fqdn
 from isthmus.translate.federation.derivations import Federation
 from isthmus.translate.federation.objects import Pairs, metadata, subsets
 from isthmus.translate.output import Output, OutputKey
 from isthmus.translate.parents import parents, parents_annotation
+from isthmus.translate.ports import is_http
 from isthmus.translate.selectors import Rule, rules_of, selects, terms_of_rule, terms_of_service
-from isthmus.translate.traffic.fields import Field, problems_of
+from isthmus.translate.traffic.conditions import ANY_REQUEST
+from isthmus.translate.traffic.fields import OF_DESTINATION, POLICY, Field, problems_of
 from isthmus.translate.traffic.merge import Conflict, PolicyFacts, Setting, merge, policy_facts
 from isthmus.translate.traffic.routes import Reachable, Routing, Unreachable, Use, route
 from isthmus.translate.virtual_destinations.derivations import VirtualDestinations
+
+ISTIO_MUTUAL = "ISTIO_MUTUAL"
 
 
 class PolicyRule(msgspec.Struct, frozen=True, gc=False):
@@ -56,29 +60,8 @@ class Routed(msgspec.Struct, frozen=True, gc=False):
 
     policies: tuple[Ref, ...]
     clients: tuple[Client, ...]
-
-    @property
-    def verdicts(self) -> dict[Ref, ApprovalStatus]:
-        """What became of each policy here."""
-        errors: dict[Ref, dict[str, None]] = {policy: {} for policy in self.policies}
-        later: dict[Ref, dict[str, None]] = {policy: {} for policy in self.policies}
-        for client in self.clients:
-            for conflict in client.conflicts:
-                errors[conflict.loser][str(conflict)] = None
-            for refusal in client.routing.refusals:
-                (later if refusal.later else errors)[refusal.policy][refusal.message] = None
-        found: dict[Ref, ApprovalStatus] = {}
-        order = 0
-        for policy in self.policies:
-            if errors[policy]:
-                every = (*errors[policy], *later[policy])
-                found[policy] = ApprovalStatus(state=ApprovalState.INVALID, errors=every)
-            elif later[policy]:
-                found[policy] = ApprovalStatus(state=ApprovalState.PENDING, errors=tuple(later[policy]))
-            else:
-                found[policy] = ApprovalStatus(state=ApprovalState.ACCEPTED, acceptance_order=order)
-                order += 1
-        return found
+    warnings: tuple[tuple[Ref, str], ...]
+    """What policies say that has no effect here, or more than they say."""
 
     def on(self, cluster: str) -> Client | None:
         """What is said to *cluster*."""
@@ -98,11 +81,15 @@ class Traffic:
         cluster_domains: Collection[str, str],
         federation: Federation,
         virtual_destinations: VirtualDestinations,
+        endpoints: Collection[Ref, EndpointFacts],
     ) -> None:
         self._services_by_identity = services_by_identity
         self._domains = cluster_domains
         self._federation = federation
         self._virtual_destinations = virtual_destinations
+        self._pods: Collection[Ref, frozenset[Pairs]] = graph.map(
+            "labels of ready pods", endpoints, lambda _, facts: facts.pod_labels() or None
+        )
         self.problems: Collection[Ref, tuple[Problem, ...]] = graph.map(
             "traffic policy problems", policies, lambda _, policy: problems_of(policy.spec) or None
         )
@@ -124,7 +111,10 @@ class Traffic:
         self.uses_by_service: Index[Ref, tuple[Ref, str, Use], Use] = graph.index(
             "subsets in routes by service", uses, lambda _, use: (use.service,)
         )
-        verdicts = graph.expand("verdicts on traffic policies", self.routed, _verdicts)
+        self.judged: Collection[Ref, dict[Ref, ApprovalStatus]] = graph.derive(
+            "judged destinations", self.routed, self._judge
+        )
+        verdicts = graph.expand("verdicts on traffic policies", self.judged, _verdicts)
         self.verdicts: Index[Ref, tuple[Ref, Ref], ApprovalStatus] = graph.index(
             "verdicts by traffic policy", verdicts, lambda key, _: (key[0],)
         )
@@ -187,7 +177,53 @@ class Traffic:
             merged = merge(applied.policies, cluster)
             routing = route(applied.service.ports, host, merged, partial(self._reach, fetch, cluster))
             clients.append(Client(cluster, host, name, namespaces, routing, merged.of_destination, merged.conflicts))
-        return Routed(tuple(policy.ref for policy in applied.policies), tuple(clients))
+        policies = tuple(policy.ref for policy in applied.policies)
+        return Routed(policies, tuple(clients), tuple(_warnings(applied, abroad=federated is not None)))
+
+    def _judge(self, fetch: Fetch, _: Ref, routed: Routed) -> dict[Ref, ApprovalStatus]:
+        """What became of each policy on one destination."""
+        errors: dict[Ref, dict[str, None]] = {policy: {} for policy in routed.policies}
+        later: dict[Ref, dict[str, None]] = {policy: {} for policy in routed.policies}
+        warnings: dict[Ref, dict[str, None]] = {policy: {} for policy in routed.policies}
+        for policy, warning in routed.warnings:
+            warnings[policy][warning] = None
+        for client in routed.clients:
+            for conflict in client.conflicts:
+                errors[conflict.loser][str(conflict)] = None
+            for refusal in client.routing.refusals:
+                (later if refusal.later else errors)[refusal.policy][refusal.message] = None
+            for use in client.routing.uses:
+                if not self._has_pods(fetch, use):
+                    labels = ", ".join(f"{name}: {value}" for name, value in use.labels)
+                    warnings[use.policy][
+                        f"spec.policy.trafficShift: no ready pod of {use.service.key} has {labels}: requests that go "
+                        "there are answered with 503"
+                    ] = None
+        found: dict[Ref, ApprovalStatus] = {}
+        order = 0
+        for policy in routed.policies:
+            state = ApprovalState.ACCEPTED
+            if errors[policy]:
+                state = ApprovalState.INVALID
+            elif later[policy]:
+                state = ApprovalState.PENDING
+            accepted = state is ApprovalState.ACCEPTED
+            found[policy] = ApprovalStatus(
+                acceptance_order=order if accepted else 0,
+                state=state,
+                errors=(*errors[policy], *later[policy]),
+                warnings=tuple(warnings[policy]),
+            )
+            order += accepted
+        return found
+
+    def _has_pods(self, fetch: Fetch, use: Use) -> bool:
+        if use.service.cluster:
+            behind = [destination for destination, _ in fetch.group(self._services_by_identity, use.service)]
+        else:
+            behind = list(self._virtual_destinations.behind(fetch, use.service))
+        wanted = set(use.labels)
+        return any(wanted <= set(pod) for destination in behind for pod in fetch.get(self._pods, destination) or ())
 
     def _fqdn(self, fetch: Fetch, service: Ref) -> str:
         return local_fqdn(service, fetch.get(self._domains, service.cluster) or DEFAULT_CLUSTER_DOMAIN)
@@ -272,6 +308,35 @@ def _virtual_services(_: Fetch, ref: Ref, routed: Routed) -> Iterable[tuple[Outp
             yield OutputKey(client.cluster, made.key), Output(made, whose, ref)
 
 
-def _verdicts(_: Fetch, ref: Ref, routed: Routed) -> Iterator[tuple[tuple[Ref, Ref], ApprovalStatus]]:
-    for policy, verdict in routed.verdicts.items():
+def _verdicts(
+    _: Fetch, ref: Ref, judged: dict[Ref, ApprovalStatus]
+) -> Iterator[tuple[tuple[Ref, Ref], ApprovalStatus]]:
+    for policy, verdict in judged.items():
         yield (policy, ref), verdict
+
+
+def _warnings(applied: Applied, *, abroad: bool) -> Iterator[tuple[Ref, str]]:
+    """What of the policies on a service works otherwise than one may think; *abroad*: other clusters know it."""
+    no_http = not any(is_http(port) for port in applied.service.ports)
+    for policy in applied.policies:
+        of_requests = [field for field in policy.fields if field not in OF_DESTINATION]
+        if no_http and of_requests:
+            yield policy.ref, f"no port speaks HTTP, so {_listed(of_requests)} has no effect"
+        of_all = [field for field in policy.fields if field in OF_DESTINATION]
+        limited = policy.requests != (ANY_REQUEST,) or any(
+            sender.kube_workload_matcher
+            and (sender.kube_workload_matcher.labels or sender.kube_workload_matcher.namespaces)
+            for sender in policy.senders
+        )
+        if of_all and limited:
+            yield policy.ref, f"{_listed(of_all)} counts for all requests, whoever sends them and whatever they are"
+        tls = policy.fields.get(Field.TLS)
+        if abroad and isinstance(tls, istio.ClientTls) and tls.mode != ISTIO_MUTUAL:
+            yield (
+                policy.ref,
+                f"{POLICY}.mtls: calls from other clusters stay {ISTIO_MUTUAL}, or else no gateway could tell where to",
+            )
+
+
+def _listed(fields: Iterable[Field]) -> str:
+    return ", ".join(f"{POLICY}.{field.value}" for field in fields)

@@ -115,6 +115,11 @@ class VirtualDestinations:
         ports = tuple(ServicePort(port=port.number, name=port.name, protocol="TCP") for port in resolved.facts.ports)
         return Reachable(resolved.facts.hostname, ports)
 
+    def behind(self, fetch: Fetch, virtual: Ref) -> Iterable[Ref]:
+        """The destinations behind *virtual*."""
+        resolved = fetch.get(self.resolved, virtual)
+        return (backing.service.ref for backing in resolved.backings) if resolved is not None else ()
+
     def _read(self, fetch: Fetch, ref: Ref, virtual: VirtualDestination) -> VirtualDestinationFacts | None:
         return None if fetch.get(self.problems, ref) else virtual_destination_facts(virtual)
 
