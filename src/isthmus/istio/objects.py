@@ -341,3 +341,63 @@ class VirtualService(IstioObject, frozen=True):
     KIND: ClassVar[Kind] = kinds.VIRTUAL_SERVICE
 
     spec: VirtualServiceSpec
+
+
+class Source(_Message, frozen=True):
+    """Who calls; fields are ANDed, the entries of each are ORed. A ``*`` may stand at one end of an entry."""
+
+    principals: tuple[str, ...] = ()
+    namespaces: tuple[str, ...] = ()
+    request_principals: tuple[str, ...] = ()
+    not_request_principals: tuple[str, ...] = ()
+
+
+class From(_Message, frozen=True):
+    """A caller of a rule."""
+
+    source: Source
+
+
+class Operation(_Message, frozen=True):
+    """What is called; fields are ANDed, the entries of each are ORed. A ``*`` may stand at one end of a path."""
+
+    paths: tuple[str, ...] = ()
+    methods: tuple[str, ...] = ()
+    ports: tuple[str, ...] = ()
+
+
+class To(_Message, frozen=True):
+    """An operation of a rule."""
+
+    operation: Operation
+
+
+class AuthorizationRule(_Message, frozen=True):
+    """Calls; without callers or operations, from anybody or to anything."""
+
+    from_: tuple[From, ...] = msgspec.field(default=(), name="from")
+    to: tuple[To, ...] = ()
+
+
+class WorkloadSelector(_Message, frozen=True):
+    """Pods by their labels."""
+
+    match_labels: dict[str, str]
+
+
+class AuthorizationPolicySpec(_Message, frozen=True):
+    """What the selected pods allow, or all of the namespace; without rules nothing, in the root namespace nobody's."""
+
+    selector: WorkloadSelector | None = None
+    rules: tuple[AuthorizationRule, ...] = ()
+
+
+class AuthorizationPolicy(IstioObject, frozen=True):
+    """security.istio.io AuthorizationPolicy. ALLOW is the action that is not written.
+
+    Source: https://istio.io/latest/docs/reference/config/security/authorization-policy/
+    """
+
+    KIND: ClassVar[Kind] = kinds.AUTHORIZATION_POLICY
+
+    spec: AuthorizationPolicySpec

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from isthmus.api.access_log_record import AccessLogRecord
-from isthmus.api.access_policy import AccessPolicy
+from isthmus.api.access_policy import AccessPolicy, AccessPolicyStatus
 from isthmus.api.base import ApiStruct, Resource
 from isthmus.api.common import ApprovalState, ApprovalStatus
 from isthmus.api.discovery import Destination, DestinationStatus, Mesh, MeshStatus, Workload, WorkloadStatus
@@ -24,6 +24,7 @@ from isthmus.api.virtual_mesh import VirtualMesh, VirtualMeshStatus
 from isthmus.flow import Fetch, Graph, Source, Tap
 from isthmus.model.problem import Problem
 from isthmus.model.ref import Kind, Ref
+from isthmus.translate.access.derivations import Access
 from isthmus.translate.facts import (
     DEFAULT_CLUSTER_DOMAIN,
     ServiceFacts,
@@ -43,6 +44,7 @@ from isthmus.translate.statuses import (
     MAX_LISTED_DESTINATIONS,
     DestinationApprovals,
     TrustOutcome,
+    access_policy_status,
     approval,
     destination_status,
     mesh_status,
@@ -98,6 +100,7 @@ class Engine:
         meshes, destinations = self._sources[Mesh.KIND], self._sources[Destination.KIND]
         self._virtual_meshes = self._sources[VirtualMesh.KIND]
         self._traffic_policies = self._sources[TrafficPolicy.KIND]
+        self._access_policies = self._sources[AccessPolicy.KIND]
         self._roots: Source[Ref, RootFacts] = graph.source("roots")
         self._root_problems: Source[Ref, Problem] = graph.source("root problems")
 
@@ -154,6 +157,16 @@ class Engine:
             endpoints=endpoints,
             cluster_domains=self._domains,
         )
+        self._access = Access(
+            graph,
+            policies=self._access_policies,
+            virtual_meshes=self._virtual_meshes,
+            meshes=self._mesh_facts,
+            services=self._services,
+            services_by_identity=by_identity,
+            membership=self._membership,
+            federation=self._federation,
+        )
         self._trust = Trust(
             graph,
             virtual_meshes=self._virtual_meshes,
@@ -166,6 +179,7 @@ class Engine:
             *federation_outputs.outputs,
             *self._traffic.outputs,
             *virtual_destination_outputs.outputs,
+            *self._access.outputs,
             *self._trust.outputs,
         )
 
@@ -186,7 +200,8 @@ class Engine:
             Mesh.KIND: [self._mesh_statuses.tap()],
             Destination.KIND: [self._destination_statuses.tap()],
             Workload.KIND: [self._sources[Workload.KIND].tap()],
-            **{kind: [self._sources[kind].tap()] for kind in (Settings.KIND, AccessPolicy.KIND, AccessLogRecord.KIND)},
+            **{kind: [self._sources[kind].tap()] for kind in (Settings.KIND, AccessLogRecord.KIND)},
+            AccessPolicy.KIND: [self._access_policies.tap(), self._access.missing.tap(), self._access.verdicts.tap()],
             VirtualDestination.KIND: [
                 self._sources[VirtualDestination.KIND].tap(),
                 self._virtual_destinations.resolved.tap(),
@@ -307,6 +322,8 @@ class Engine:
             return self._virtual_mesh_status(key.ref)
         if key.kind == TrafficPolicy.KIND:
             return self._traffic_policy_status(key)
+        if key.kind == AccessPolicy.KIND:
+            return self._access_policy_status(key)
         if key.kind == VirtualDestination.KIND:
             return self._virtual_destination_status(key)
         present = self._sources[key.kind].get(key.ref)
@@ -338,6 +355,8 @@ class Engine:
             warnings.append("the Service has no ports, so it is not federated")
         verdicts = fetch.get(self._traffic.judged, ref) or {}
         accepted = [policy for policy, found in verdicts.items() if found.state is ApprovalState.ACCEPTED]
+        judged = fetch.get(self._access.judged, ref) or {}
+        allowed = [policy for policy, found in judged.items() if found.state is ApprovalState.ACCEPTED]
         named = sorted({use.policy for use in self._traffic.uses_of(fetch, service.service)})
         return destination_status(
             local_fqdn(service.service, domain),
@@ -345,6 +364,7 @@ class Engine:
             fetch.get(self._federation.outcomes, ref),
             tuple(filter(None, (fetch.get(self._traffic_policies, policy) for policy in accepted))),
             tuple(filter(None, (fetch.get(self._traffic_policies, policy) for policy in named))),
+            tuple(filter(None, (fetch.get(self._access_policies, policy) for policy in allowed))),
             tuple(dict.fromkeys(warnings)),
         )
 
@@ -409,6 +429,16 @@ class Engine:
         verdicts = {destination: found for (_, destination), found in self._traffic.verdicts.get(key.ref) or ()}
         failures = {error.subject: _failure(output, error) for output, error in self._errors_by_parent.get(key) or ()}
         return traffic_policy_status(policy, problems, missing, verdicts, failures)
+
+    def _access_policy_status(self, key: StatusKey) -> AccessPolicyStatus | None:
+        policy = self._access_policies.get(key.ref)
+        if policy is None:
+            return None
+        problems = tuple(str(problem) for problem in self._access.problems.get(key.ref) or ())
+        missing = [service for _, service in self._access.missing.get(key.ref) or ()]
+        verdicts = {destination: found for (_, destination), found in self._access.verdicts.get(key.ref) or ()}
+        failures = {error.subject: _failure(output, error) for output, error in self._errors_by_parent.get(key) or ()}
+        return access_policy_status(policy, problems, missing, verdicts, failures)
 
     def _virtual_destination_status(self, key: StatusKey) -> VirtualDestinationStatus | None:
         virtual = self._sources[VirtualDestination.KIND].get(key.ref)

@@ -20,6 +20,8 @@ class MeshFacts(msgspec.Struct, frozen=True, gc=False):
     cluster: str
     root_namespace: str
     dns_proxying: bool
+    trust_domain: str
+    """Empty if it is not known."""
 
 
 class ServiceFacts(msgspec.Struct, frozen=True, gc=False):
@@ -66,7 +68,9 @@ def mesh_facts(ref: Ref, mesh: Mesh) -> MeshFacts | None:
     if istio is None:
         return None
     where = istio.installation
-    return MeshFacts(ref, where.cluster, where.namespace or "istio-system", istio.smart_dns_proxying_enabled)
+    return MeshFacts(
+        ref, where.cluster, where.namespace or "istio-system", istio.smart_dns_proxying_enabled, istio.trust_domain
+    )
 
 
 def service_facts(ref: Ref, destination: Destination) -> ServiceFacts | None:

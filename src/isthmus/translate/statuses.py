@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from isthmus.api.access_log_record import AccessLogRecord, AccessLogRecordStatus
-from isthmus.api.access_policy import AccessPolicy, AccessPolicyStatus
+from isthmus.api.access_policy import AccessPolicy, AccessPolicyStatus, AppliedAccessPolicy
 from isthmus.api.base import ApiStruct
 from isthmus.api.common import ApprovalState, ApprovalStatus, ClusterObjectRef, ObjectRef, RequiredSubsets, TlsMode
 from isthmus.api.discovery import (
@@ -27,7 +27,7 @@ from isthmus.api.virtual_destination import (
     VirtualDestination,
     VirtualDestinationStatus,
 )
-from isthmus.api.virtual_mesh import GlobalAccessPolicy, VirtualMesh, VirtualMeshStatus
+from isthmus.api.virtual_mesh import VirtualMesh, VirtualMeshStatus
 from isthmus.model.ref import Ref
 from isthmus.translate.facts import MeshFacts
 from isthmus.translate.federation.derivations import Outcome
@@ -92,11 +92,12 @@ def destination_status(
     outcome: Outcome | None,
     applied: Sequence[TrafficPolicy],
     naming: Sequence[TrafficPolicy],
+    allowing: Sequence[AccessPolicy],
     warnings: tuple[str, ...],
 ) -> DestinationStatus:
     """Status of a destination; its federation only if that succeeded.
 
-    *applied* are the policies that it accepted; *naming* those whose traffic shifts name subsets of it.
+    *applied* and *allowing* are the policies that it accepted; *naming* those whose traffic shifts name subsets of it.
     """
     federation = None
     if federated is not None and outcome is not None and not outcome.errors:
@@ -107,14 +108,21 @@ def destination_status(
             virtual_mesh_ref=object_ref(federated.virtual_mesh),
             tcp_keepalive=federated.keepalive,
         )
-    if len(applied) > MAX_LISTED_POLICIES:
-        warnings += (f"{len(applied)} traffic policies apply; the first {MAX_LISTED_POLICIES} are listed",)
+    for what, found in (("traffic", applied), ("access", allowing)):
+        if len(found) > MAX_LISTED_POLICIES:
+            warnings += (f"{len(found)} {what} policies apply; the first {MAX_LISTED_POLICIES} are listed",)
     return DestinationStatus(
         applied_traffic_policies=tuple(
             AppliedTrafficPolicy(
                 ref=object_ref(policy.ref), observed_generation=policy.metadata.generation, spec=policy.spec
             )
             for policy in applied[:MAX_LISTED_POLICIES]
+        ),
+        applied_access_policies=tuple(
+            AppliedAccessPolicy(
+                ref=object_ref(allowed.ref), observed_generation=allowed.metadata.generation, spec=allowed.spec
+            )
+            for allowed in allowing[:MAX_LISTED_POLICIES]
         ),
         local_fqdn=fqdn,
         applied_federation=federation,
@@ -135,13 +143,90 @@ def traffic_policy_status(
     A policy with a problem of its own has no effect at all; one that has a problem on a destination serves the others.
     """
     spec = policy.spec
+    outcome = _outcome(problems, missing, verdicts, failures)
+    warnings = tuple(
+        f"spec.policy.{field} {_UNSERVED}" for field, value in _unserved_fields(spec.policy) if value is not None
+    )
+    if not problems and not outcome.found and not missing and (spec.destination_selector or not spec.route_selector):
+        warnings += ("selects no destination",)
+    return TrafficPolicyStatus(
+        observed_generation=policy.metadata.generation,
+        state=outcome.state,
+        errors=outcome.errors,
+        warnings=warnings + outcome.cut,
+        destinations=outcome.listed,
+    )
+
+
+def access_policy_status(
+    policy: AccessPolicy,
+    problems: tuple[str, ...],
+    missing: Sequence[Ref],
+    verdicts: Mapping[Ref, ApprovalStatus],
+    failures: Mapping[Ref, str],
+) -> AccessPolicyStatus:
+    """Status of an access policy: *problems* of its own, services it names that are not there, and what became of it.
+
+    A policy with a problem of its own allows nobody.
+    """
+    spec = policy.spec
+    outcome = _outcome(problems, missing, verdicts, failures)
+    warnings: tuple[str, ...] = ()
+    if problems:
+        warnings += ("allows nobody until that is mended",)
+    elif not spec.source_selector:
+        warnings += ("spec.sourceSelector is empty: everybody may call, also without an identity",)
+    if not outcome.found and not missing:
+        warnings += ("selects no destination",)
+    return AccessPolicyStatus(
+        observed_generation=policy.metadata.generation,
+        state=outcome.state,
+        errors=outcome.errors,
+        warnings=warnings + outcome.cut,
+        destinations=outcome.listed,
+    )
+
+
+class _Outcome(msgspec.Struct, frozen=True):
+    """What became of a policy: on each destination, and all in all."""
+
+    state: ApprovalState
+    errors: tuple[str, ...]
+    found: dict[Ref, ApprovalStatus]
+
+    @property
+    def listed(self) -> dict[str, ApprovalStatus]:
+        """Destinations as a status lists them, those with errors first if not all are."""
+        return {ref.key: self.found[ref] for ref in sorted(self._chosen())}
+
+    @property
+    def cut(self) -> tuple[str, ...]:
+        """A warning if not all are listed."""
+        chosen = self._chosen()
+        if len(chosen) == len(self.found):
+            return ()
+        every = len(self.found)
+        return (f"status.destinations lists {len(chosen)} of {every} destinations, those with errors first",)
+
+    def _chosen(self) -> list[Ref]:
+        def errors_first(ref: Ref) -> tuple[bool, Ref]:
+            return self.found[ref].state is ApprovalState.ACCEPTED, ref
+
+        return sorted(self.found, key=errors_first)[:MAX_LISTED_DESTINATIONS]
+
+
+def _outcome(
+    problems: tuple[str, ...],
+    missing: Sequence[Ref],
+    verdicts: Mapping[Ref, ApprovalStatus],
+    failures: Mapping[Ref, str],
+) -> _Outcome:
     found = {**verdicts}
     for destination, failure in failures.items():
         before = found.get(destination, ApprovalStatus())
         if before.state in (ApprovalState.ACCEPTED, ApprovalState.PENDING):
             found[destination] = approval((*before.errors, failure), failed=True)
     states = {verdict.state for verdict in found.values()}
-    errors = [*problems, *(f"Destination {service.key} not found" for service in sorted(missing))]
     if problems or ApprovalState.INVALID in states:
         state = ApprovalState.INVALID
     elif ApprovalState.FAILED in states:
@@ -150,21 +235,8 @@ def traffic_policy_status(
         state = ApprovalState.PENDING
     else:
         state = ApprovalState.ACCEPTED
-    warnings = tuple(
-        f"spec.policy.{field} {_UNSERVED}" for field, value in _unserved_fields(spec.policy) if value is not None
-    )
-    if not problems and not found and not missing and (spec.destination_selector or not spec.route_selector):
-        warnings += ("selects no destination",)
-    listed = sorted(found, key=lambda ref: (found[ref].state is ApprovalState.ACCEPTED, ref))[:MAX_LISTED_DESTINATIONS]
-    if len(listed) < len(found):
-        warnings += (f"status.destinations lists {len(listed)} of {len(found)} destinations, those with errors first",)
-    return TrafficPolicyStatus(
-        observed_generation=policy.metadata.generation,
-        state=state,
-        errors=tuple(errors),
-        warnings=warnings,
-        destinations={ref.key: found[ref] for ref in sorted(listed)},
-    )
+    errors = (*problems, *(f"Destination {service.key} not found" for service in sorted(missing)))
+    return _Outcome(state, errors, found)
 
 
 def virtual_destination_status(
@@ -299,20 +371,12 @@ def _shared_roots(members: tuple[MeshFacts, ...]) -> tuple[str, ...]:
 def _unserved(virtual_mesh: VirtualMesh) -> tuple[str, ...]:
     spec = virtual_mesh.spec
     warnings = []
-    if spec.global_access_policy is GlobalAccessPolicy.ENABLED:
-        warnings.append(f"spec.globalAccessPolicy {_UNSERVED}: calls are not denied by default")
     if spec.federation is not None and len(set(spec.meshes)) < 2:
         warnings.append("a virtual mesh of fewer than two meshes federates nothing")
     return tuple(warnings)
 
 
-def policy_status(policy: AccessPolicy | AccessLogRecord) -> ApiStruct:
+def policy_status(policy: AccessLogRecord) -> ApiStruct:
     """Status of a policy that was read and is not acted on: PENDING, with a warning that says so."""
-    generation = policy.metadata.generation
-    match policy:
-        case AccessPolicy():
-            effect = "no call is allowed or refused because of it"
-            return AccessPolicyStatus(observed_generation=generation, warnings=(f"{_POLICY}: {effect}",))
-        case AccessLogRecord():
-            effect = "no proxy logs because of it"
-            return AccessLogRecordStatus(observed_generation=generation, warnings=(f"{_POLICY}: {effect}",))
+    effect = "no proxy logs because of it"
+    return AccessLogRecordStatus(observed_generation=policy.metadata.generation, warnings=(f"{_POLICY}: {effect}",))

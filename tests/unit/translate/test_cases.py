@@ -18,6 +18,7 @@ from isthmus.translate import Engine, RootFacts
 from tests.golden import CASES, Golden
 
 FEDERATION = sorted((CASES / "federation").iterdir())
+ACCESS = sorted((CASES / "access").iterdir())
 TRAFFIC = sorted((CASES / "traffic").iterdir())
 TRUST = sorted((CASES / "trust").iterdir())
 VIRTUAL_DESTINATIONS = sorted((CASES / "virtual-destinations").iterdir())
@@ -60,6 +61,11 @@ def test_federation(case: Path, golden: Golden) -> None:
     golden.check(case / "out.yaml", result(load(case / "in.yaml")))
 
 
+@pytest.mark.parametrize("case", ACCESS, ids=lambda case: case.name)
+def test_access(case: Path, golden: Golden) -> None:
+    golden.check(case / "out.yaml", result(load(case / "in.yaml")))
+
+
 @pytest.mark.parametrize("case", TRAFFIC, ids=lambda case: case.name)
 def test_traffic(case: Path, golden: Golden) -> None:
     golden.check(case / "out.yaml", result(load(case / "in.yaml")))
@@ -84,13 +90,13 @@ def test_agents_read_what_trust_writes(case: Path) -> None:
         assert (found, list(warnings)) == (output.object, [])
 
 
-@pytest.mark.parametrize("case", FEDERATION + TRAFFIC + VIRTUAL_DESTINATIONS, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", FEDERATION + ACCESS + TRAFFIC + VIRTUAL_DESTINATIONS, ids=lambda case: case.name)
 def test_outputs_fit_istios_published_types(case: Path) -> None:
     """Every output validates against the models generated from Istio's own CRDs, unknown fields refused."""
-    networking = importlib.import_module("cloudcoil.models.istio.networking.v1beta1")
     for output in load(case / "in.yaml").outputs().values():
         manifest = output.manifest()
-        model = getattr(networking, manifest["kind"])
+        group = manifest["apiVersion"].partition(".")[0]
+        model = getattr(importlib.import_module(f"cloudcoil.models.istio.{group}.v1beta1"), manifest["kind"])
         parsed = model.model_validate(manifest)
         again = parsed.model_dump(by_alias=True, exclude_none=True, mode="json")
         assert again["spec"] == manifest["spec"]

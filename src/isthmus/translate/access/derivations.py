@@ -1,0 +1,250 @@
+"""Access as derived collections: from policies, services and virtual meshes to AuthorizationPolicies and verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import msgspec
+
+from isthmus.api.access_policy import AccessPolicy
+from isthmus.api.common import ApprovalState, ApprovalStatus
+from isthmus.api.virtual_mesh import GlobalAccessPolicy, VirtualMesh
+from isthmus.flow import Collection, Fetch, Graph, Index
+from isthmus.istio import objects as istio
+from isthmus.model.names import sanitize
+from isthmus.model.problem import Problem
+from isthmus.model.ref import Ref
+from isthmus.translate.access.facts import AccessFacts, access_facts, problems_of
+from isthmus.translate.access.rules import Refusal, authorize, split
+from isthmus.translate.facts import MeshFacts, ServiceFacts
+from isthmus.translate.federation.derivations import Federation
+from isthmus.translate.federation.objects import metadata
+from isthmus.translate.membership import Membership
+from isthmus.translate.output import Output, OutputKey
+from isthmus.translate.parents import parents, parents_annotation
+from isthmus.translate.selectors import Rule, rules_of, selects, terms_of_rule, terms_of_service
+
+DENY_ALL = "global-access-control"
+GATEWAY_LABEL, GATEWAY_VALUES = "istio", ("ingressgateway", "eastwestgateway")
+"""How gateways' services select their pods. Source: Istio's charts."""
+
+
+class AccessRule(msgspec.Struct, frozen=True, gc=False):
+    """One alternative of a policy's destination selectors."""
+
+    policy: Ref
+    rule: Rule
+
+
+class Applied(msgspec.Struct, frozen=True, gc=False):
+    """The policies on one service, from old to young."""
+
+    service: ServiceFacts
+    policies: tuple[AccessFacts, ...]
+
+
+class Guarded(msgspec.Struct, frozen=True, gc=False):
+    """What the policies on one service come to."""
+
+    cluster: str
+    policies: tuple[Ref, ...]
+    parts: tuple[istio.AuthorizationPolicy, ...]
+    refusals: tuple[Refusal, ...]
+    warnings: tuple[tuple[Ref, str], ...]
+    error: str
+
+
+class Access:
+    """The collections of access policies, and of what virtual meshes deny."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        *,
+        policies: Collection[Ref, AccessPolicy],
+        virtual_meshes: Collection[Ref, VirtualMesh],
+        meshes: Collection[Ref, MeshFacts],
+        services: Collection[Ref, ServiceFacts],
+        services_by_identity: Index[Ref, Ref, ServiceFacts],
+        membership: Membership,
+        federation: Federation,
+    ) -> None:
+        self._meshes = meshes
+        self._services_by_identity = services_by_identity
+        self._membership = membership
+        self._federation = federation
+        self.problems: Collection[Ref, tuple[Problem, ...]] = graph.map(
+            "access policy problems", policies, lambda _, policy: problems_of(policy.spec) or None
+        )
+        self._facts: Collection[Ref, AccessFacts] = graph.map(
+            "access policies", policies, lambda _, policy: access_facts(policy)
+        )
+        rules = graph.expand("access policy rules", policies, _rules)
+        self._rules_by_term = graph.index(
+            "access policy rules by term", rules, lambda _, rule: terms_of_rule(rule.rule)
+        )
+        missing = graph.derive("access policy references to no service", rules, self._missing)
+        self.missing: Index[Ref, tuple[Ref, str], Ref] = graph.index(
+            "access policy references to no service by policy", missing, lambda key, _: (key[0],)
+        )
+        self._modes: Collection[Ref, GlobalAccessPolicy] = graph.map(
+            "global access policies", virtual_meshes, lambda _, each: each.spec.global_access_policy
+        )
+        self._domains: Collection[Ref, dict[str, str]] = graph.derive(
+            "trust domains of callers", meshes, self._callers_of
+        )
+        applied: Collection[Ref, Applied] = graph.derive("applied access policies", services, self._apply)
+        self._guarded: Collection[Ref, Guarded] = graph.derive("guarded services", applied, self._guard)
+        self.judged: Collection[Ref, dict[Ref, ApprovalStatus]] = graph.map(
+            "judged access", self._guarded, lambda _, guarded: _judge(guarded)
+        )
+        verdicts = graph.expand("verdicts on access policies", self.judged, _verdicts)
+        self.verdicts: Index[Ref, tuple[Ref, Ref], ApprovalStatus] = graph.index(
+            "verdicts by access policy", verdicts, lambda key, _: (key[0],)
+        )
+        gateways = graph.expand("gateways that stay open", services, _gateways)
+        self._gateways: Index[Ref, Ref, ServiceFacts] = graph.index(
+            "gateways that stay open by mesh", gateways, lambda _, service: (service.mesh,)
+        )
+        self.outputs: tuple[Collection[OutputKey, Output], ...] = (
+            graph.expand("authorization policies", self._guarded, _authorization_policies),
+            graph.expand("global access control", meshes, self._deny),
+        )
+
+    def _missing(self, fetch: Fetch, _: object, rule: AccessRule) -> Ref | None:
+        named = rule.rule
+        return named if isinstance(named, Ref) and not fetch.group(self._services_by_identity, named) else None
+
+    def _callers_of(self, fetch: Fetch, ref: Ref, mesh: MeshFacts) -> dict[str, str]:
+        """Trust domains, by cluster, of the meshes whose workloads can call those of *mesh*."""
+        member = fetch.get(self._membership.member, ref)
+        group = fetch.get(self._membership.facts, member.virtual_mesh) if member is not None else None
+        return {each.cluster: each.trust_domain for each in (*(group.members if group is not None else ()), mesh)}
+
+    def _apply(self, fetch: Fetch, _: Ref, service: ServiceFacts) -> Applied | None:
+        chosen = {
+            rule.policy
+            for term in terms_of_service(service)
+            for _, rule in fetch.group(self._rules_by_term, term)
+            if selects(rule.rule, service)
+        }
+        facts = (fetch.get(self._facts, policy) for policy in sorted(chosen))
+        policies = sorted((each for each in facts if each is not None), key=lambda each: each.seniority)
+        return Applied(service, tuple(policies)) if policies else None
+
+    def _guard(self, fetch: Fetch, _: Ref, applied: Applied) -> Guarded:
+        service = applied.service
+        policies = tuple(policy.ref for policy in applied.policies)
+        warnings = tuple(_warnings(applied))
+        if not service.selector:
+            error = "the Service selects no pods by labels, so nothing can be allowed or refused there"
+            return Guarded(service.service.cluster, policies, (), (), warnings, error)
+        domains: dict[str, str] | None = fetch.get(self._domains, service.mesh)
+        authorized = authorize(applied.policies, domains or {})
+        annotations = parents_annotation(parents(AccessPolicy.KIND, *policies))
+        where = service.service
+        parts = tuple(
+            istio.AuthorizationPolicy(
+                metadata=metadata(where.name if not i else f"{where.name}-{i + 1}", where.namespace, annotations),
+                spec=istio.AuthorizationPolicySpec(
+                    selector=istio.WorkloadSelector(match_labels=service.selector), rules=rules
+                ),
+            )
+            for i, rules in enumerate(split(authorized.rules))
+        )
+        return Guarded(where.cluster, policies, parts, authorized.refusals, warnings, "")
+
+    def _deny(self, fetch: Fetch, ref: Ref, mesh: MeshFacts) -> Iterable[tuple[OutputKey, Output]]:
+        """Nothing is allowed in *mesh* but what policies allow, and calls that come in by its gateways.
+
+        Source: reference, global access control; Istio, an ALLOW policy without rules matches no request.
+        """
+        member = fetch.get(self._membership.member, ref)
+        if member is None or fetch.get(self._modes, member.virtual_mesh) is not GlobalAccessPolicy.ENABLED:
+            return
+        whose = parents(VirtualMesh.KIND, member.virtual_mesh)
+        annotations = parents_annotation(whose)
+        root = mesh.root_namespace
+        found = [
+            istio.AuthorizationPolicy(
+                metadata=metadata(DENY_ALL, root, annotations), spec=istio.AuthorizationPolicySpec()
+            )
+        ]
+        open_ = {service.ref: service for _, service in fetch.group(self._gateways, ref)}
+        applied = fetch.get(self._federation.gateways, ref)
+        selectors = {gateway.destination: gateway.selector for gateway in (applied.gateways if applied else ())}
+        selectors.update((service.ref, service.selector) for service in open_.values())
+        for destination, selector in sorted(selectors.items()):
+            service = open_.get(destination)
+            name = f"{service.service.name}-{service.service.namespace}" if service else destination.name
+            found.append(
+                istio.AuthorizationPolicy(
+                    metadata=metadata(sanitize(f"allow-ingress-gateway-{name}"), root, annotations),
+                    spec=istio.AuthorizationPolicySpec(
+                        selector=istio.WorkloadSelector(match_labels=selector), rules=(istio.AuthorizationRule(),)
+                    ),
+                )
+            )
+        for made in found:
+            yield OutputKey(mesh.cluster, made.key), Output(made, whose, ref)
+
+
+def _gateways(_: Fetch, ref: Ref, service: ServiceFacts) -> Iterable[tuple[Ref, ServiceFacts]]:
+    if service.selector.get(GATEWAY_LABEL) in GATEWAY_VALUES:
+        yield ref, service
+
+
+def _rules(_: Fetch, ref: Ref, policy: AccessPolicy) -> Iterable[tuple[tuple[Ref, str], AccessRule]]:
+    for i, rule in enumerate(rules_of(policy.spec.destination_selector)):
+        yield (ref, rule.key if isinstance(rule, Ref) else f"{i}"), AccessRule(ref, rule)
+
+
+def _authorization_policies(_: Fetch, ref: Ref, guarded: Guarded) -> Iterable[tuple[OutputKey, Output]]:
+    whose = parents(AccessPolicy.KIND, *guarded.policies)
+    for part in guarded.parts:
+        yield OutputKey(guarded.cluster, part.key), Output(part, whose, ref)
+
+
+def _judge(guarded: Guarded) -> dict[Ref, ApprovalStatus]:
+    errors: dict[Ref, list[str]] = {policy: [guarded.error] if guarded.error else [] for policy in guarded.policies}
+    for refusal in guarded.refusals:
+        errors[refusal.policy].append(refusal.message)
+    warnings: dict[Ref, list[str]] = {policy: [] for policy in guarded.policies}
+    for policy, warning in guarded.warnings:
+        warnings[policy].append(warning)
+    found: dict[Ref, ApprovalStatus] = {}
+    order = 0
+    for policy in guarded.policies:
+        accepted = not errors[policy]
+        found[policy] = ApprovalStatus(
+            acceptance_order=order if accepted else 0,
+            state=ApprovalState.ACCEPTED if accepted else ApprovalState.INVALID,
+            errors=tuple(errors[policy]),
+            warnings=tuple(warnings[policy]),
+        )
+        order += accepted
+    return found
+
+
+def _verdicts(
+    _: Fetch, ref: Ref, judged: dict[Ref, ApprovalStatus]
+) -> Iterator[tuple[tuple[Ref, Ref], ApprovalStatus]]:
+    for policy, verdict in judged.items():
+        yield (policy, ref), verdict
+
+
+def _warnings(applied: Applied) -> Iterator[tuple[Ref, str]]:
+    """What of the policies on a service means something else than one may think."""
+    targets = {
+        str(port.port): port.target_port_number
+        for port in applied.service.ports
+        if port.target_port_number is not None and port.target_port_number != port.port
+    }
+    reached = {str(target) for target in targets.values()}
+    for policy in applied.policies:
+        for number in policy.operation.ports:
+            if number in targets and number not in reached:
+                yield (
+                    policy.ref,
+                    f"spec.allowedPorts: {number} is the Service's port; proxies see that of the pods, {targets[number]}",
+                )
