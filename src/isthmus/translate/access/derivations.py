@@ -246,5 +246,5 @@ def _warnings(applied: Applied) -> Iterator[tuple[Ref, str]]:
             if number in targets and number not in reached:
                 yield (
                     policy.ref,
-                    f"spec.allowedPorts: {number} is the Service's port; proxies see that of the pods, {targets[number]}",
+                    f"spec.allowedPorts: {number} is the Service's port; proxies see the pods' port {targets[number]}",
                 )
