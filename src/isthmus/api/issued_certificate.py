@@ -72,6 +72,36 @@ class OutdatedPods(ApiStruct, frozen=True):
     """Some of them, as ``<namespace>/<name>``, sorted."""
 
 
+class DoubtfulPod(ApiStruct, frozen=True):
+    """A pod of the mesh that does not show a certificate under the shared root."""
+
+    name: str = ""
+    """``<namespace>/<name>``."""
+    shows_other: bool = False
+    """Whether it shows another certificate, rather than none."""
+    reason: str = ""
+    """What it shows, or why nothing was seen."""
+
+
+class WorkloadCertificates(ApiStruct, frozen=True):
+    """What the ready pods of the mesh present, as the agent sees it when it connects to them."""
+
+    observed_trust: str = ""
+    """The observedTrust of the certificate that pods were looked at for; look at no number before it is yours."""
+    shared: UInt32 = 0
+    """Pods that present their own identity under a root that is wanted."""
+    earlier: UInt32 = 0
+    """How many of these are signed by another intermediate than the one in place now."""
+    presumed: UInt32 = 0
+    """Pods that show no certificate, such as gateways, but started after the one in place was written."""
+    unknown: UInt32 = 0
+    """Pods that show no certificate and started before."""
+    other: UInt32 = 0
+    """Pods that present another root's certificate, another identity, or one that has expired."""
+    pods: tuple[DoubtfulPod, ...] = ()
+    """The first fifty of other and unknown, others first, then by name."""
+
+
 class IssuedCertificateStatus(OneofStruct, frozen=True):
     """How far a certificate is."""
 
@@ -95,6 +125,8 @@ class IssuedCertificateStatus(OneofStruct, frozen=True):
     """When the certificate in its Secret expires, RFC 3339; empty when there is none."""
     outdated_pods: OutdatedPods | None = None
     """Pods that are still to restart."""
+    workloads: WorkloadCertificates | None = None
+    """What pods present, which is looked at when the certificate is in its Secret; FINISHED does not wait for it."""
 
 
 class IssuedCertificate(Resource, frozen=True):
