@@ -38,7 +38,7 @@ class IssuedCertificateSpec(OneofStruct, frozen=True):
     signing_certificate_secret: ObjectRef | None = None
     """Deprecated: Secret that holds the signing certificate; see glooMeshCa."""
     issued_certificate_secret: ObjectRef | None = None
-    """Secret of the managed cluster that the certificate goes to; omitted when Vault signs."""
+    """Secret of the managed cluster that the certificate goes to."""
     pod_bounce_directive: ObjectRef | None = None
     """The PodBounceDirective to follow once the certificate is there."""
     cert_options: CommonCertOptions | None = None

@@ -178,8 +178,8 @@ class Issuer:
             return True
         if wanted is None and self._plane.missing():
             return True  # it may be wanted by what is not read yet; outputs tells
-        if wanted is not None and wanted.issued_certificate_secret is None:
-            self._publish(asked, None)
+        if wanted is not None and wanted.agent_ca is not None:
+            self._publish(asked, None)  # the agent has it signed elsewhere
             return True
         signer = self._roots.signer(virtual_mesh) if virtual_mesh is not None else None
         trusted = signer[1] if signer is not None else b""

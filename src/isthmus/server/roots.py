@@ -29,7 +29,7 @@ from isthmus.program.crew import Crew
 from isthmus.program.watching import follow
 from isthmus.server.notes import TRUST, Notes
 from isthmus.server.plane import Plane
-from isthmus.translate.trust.facts import ROOT_ORGANIZATION, RootFacts, with_defaults
+from isthmus.translate.trust.facts import ROOT_ORGANIZATION, RootFacts, vault_facts, with_defaults
 from isthmus.translate.trust.rotation import Root, Rotation, advance
 
 Manifest = dict[str, Any]
@@ -261,8 +261,9 @@ class Roots:
 
     async def _settle(self, ref: Ref) -> None:
         virtual_mesh = self._virtual_meshes.get(ref)
-        if virtual_mesh is None or virtual_mesh.spec.mtls_config is None:
-            self._give(ref, None, None)
+        elsewhere = vault_facts(ref, virtual_mesh) if virtual_mesh is not None else None
+        if virtual_mesh is None or virtual_mesh.spec.mtls_config is None or elsewhere is not None:
+            self._give(ref, elsewhere, None)
             if self._rotations.pop(ref, None) is not None:
                 await self._notes.write(TRUST, {note_key(ref): None})
                 log.info("no root signs any more", virtual_mesh=ref.key)
@@ -275,7 +276,9 @@ class Roots:
             signing = await self._read(rotation.signer.secret)
             if problem is None:
                 problem = self._no_signer(rotation, signing)
-        self._give(ref, rotation.facts if rotation is not None else None, problem)
+        # What was elsewhere counts until a root is there to take its place.
+        before, _ = self._given.get(ref, (None, None))
+        self._give(ref, rotation.facts if rotation is not None else before, problem)
         self.changed(ref)
 
     async def _wanted(self, ref: Ref, virtual_mesh: VirtualMesh) -> tuple[Root | None, Problem | None]:

@@ -14,6 +14,7 @@ import msgspec
 from isthmus.api.access_log_record import AccessLogRecord
 from isthmus.api.access_policy import AccessPolicy
 from isthmus.api.base import ApiStruct, Resource
+from isthmus.api.certificate_verification import CertificateVerification, CertificateVerificationStatus
 from isthmus.api.common import ApprovalState, ApprovalStatus
 from isthmus.api.discovery import Destination, DestinationStatus, Mesh, MeshStatus, Workload, WorkloadStatus
 from isthmus.api.kubernetes_cluster import KubernetesCluster
@@ -51,10 +52,12 @@ from isthmus.translate.statuses import (
 )
 from isthmus.translate.trust.derivations import Trust
 from isthmus.translate.trust.facts import RootFacts
+from isthmus.translate.trust.vault import vault_warnings
+from isthmus.translate.trust.verification import remark, verification_status
 
 INPUTS: tuple[type[Resource], ...] = (
     Mesh, Workload, Destination, KubernetesCluster,
-    VirtualMesh, TrafficPolicy, AccessPolicy, VirtualDestination, AccessLogRecord, Settings,
+    VirtualMesh, TrafficPolicy, AccessPolicy, VirtualDestination, AccessLogRecord, CertificateVerification, Settings,
 )  # fmt: skip
 """The kinds that the engine reads."""
 
@@ -128,6 +131,9 @@ class Engine:
             self._federation.outcomes,
             lambda _, outcome: ((outcome.virtual_mesh, not outcome.errors),),
         )
+        self._verifications = graph.derive(
+            "verification statuses", self._sources[CertificateVerification.KIND], self._verification_status
+        )
         self._mesh_approvals = graph.derive("mesh approvals", self._virtual_meshes, self._approve_meshes)
         self._errors_by_virtual_mesh = graph.index(
             "write errors by virtual mesh", self._errors, lambda _, error: (error.virtual_mesh,)
@@ -138,6 +144,7 @@ class Engine:
             Mesh.KIND: [self._mesh_statuses.tap()],
             Destination.KIND: [self._destination_statuses.tap()],
             Workload.KIND: [self._sources[Workload.KIND].tap()],
+            CertificateVerification.KIND: [self._verifications.tap()],
             **{
                 kind: [self._sources[kind].tap()]
                 for kind in (
@@ -154,7 +161,7 @@ class Engine:
                 self._membership.problems.tap(),
                 self._mesh_approvals.tap(),
                 self._errors_by_virtual_mesh.tap(),
-                self._roots.tap(),
+                self._trust.roots.tap(),
                 self._root_problems.tap(),
                 self._trust.problems.tap(),
                 self._trust.progress_by_virtual_mesh.tap(),
@@ -191,6 +198,10 @@ class Engine:
             return False
         progress = (self._trust.progress.get(mesh.ref) for mesh in found.spec.meshes)
         return all(p is not None and p.virtual_mesh == virtual_mesh and p.settled for p in progress)
+
+    def remark(self, virtual_mesh: Ref) -> str:
+        """Whether the workloads of *virtual_mesh* present certificates of the shared root, for people to read."""
+        return remark(self._trust.presented.get(virtual_mesh) or ())
 
     def write_error(self, key: OutputKey, message: str | None) -> None:
         """Note that *key* could not be written to its cluster and why, or with None that it now could.
@@ -255,6 +266,8 @@ class Engine:
             return self._destination_statuses.get(key.ref)
         if key.kind == VirtualMesh.KIND:
             return self._virtual_mesh_status(key.ref)
+        if key.kind == CertificateVerification.KIND:
+            return self._verifications.get(key.ref)
         present = self._sources[key.kind].get(key.ref)
         if present is None:
             return None
@@ -273,6 +286,17 @@ class Engine:
         progress = fetch.get(self._trust.progress, ref)
         warnings = (*(fetch.get(self._mesh_warnings, ref) or ()), *(progress.warnings if progress else ()))
         return mesh_status(applied, fetch.get(self._federation.gateways, ref), warnings)
+
+    def _verification_status(
+        self, fetch: Fetch, _: Ref, verification: CertificateVerification
+    ) -> CertificateVerificationStatus:
+        about = verification.about.ref
+        return verification_status(
+            verification,
+            fetch.get(self._virtual_meshes, about),
+            fetch.get(self._trust.roots, about),
+            fetch.group(self._trust.presented, about),
+        )
 
     def _destination_status(self, fetch: Fetch, ref: Ref, service: ServiceFacts) -> DestinationStatus:
         domain = fetch.get(self._domains, service.service.cluster) or DEFAULT_CLUSTER_DOMAIN
@@ -347,12 +371,12 @@ class Engine:
     def _trust_of(self, virtual_mesh: VirtualMesh, *, pending: bool) -> TrustOutcome:
         if virtual_mesh.spec.mtls_config is None:
             return TrustOutcome()
-        root = self._roots.get(virtual_mesh.ref)
+        root = self._trust.roots.get(virtual_mesh.ref)
         progress = self._trust.progress_by_virtual_mesh.get(virtual_mesh.ref) or ()
-        warnings = [warning for _, found in progress for warning in found.warnings]
+        warnings = [*(root.warnings if root else ()), *(warning for _, found in progress for warning in found.warnings)]
         if root is None and pending:
             warnings.insert(0, "no certificates are issued yet: the root certificate is not known")
-        return TrustOutcome(root, tuple(warnings))
+        return TrustOutcome(root, (*vault_warnings(virtual_mesh), *warnings))
 
     def _destinations_of(self, virtual_mesh: Ref, failed: dict[Ref, ApprovalStatus]) -> DestinationApprovals:
         """Those with errors first; *failed* are those that could not be written. Looks at no more than are listed."""

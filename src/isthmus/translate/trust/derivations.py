@@ -23,9 +23,11 @@ from isthmus.translate.trust.facts import (
     trust_facts,
     trust_problems,
     trust_settings,
+    vault_facts,
     workload_facts,
 )
 from isthmus.translate.trust.objects import issued_certificate, pod_bounce_directive
+from isthmus.translate.trust.verification import Presented, presented
 
 
 class Plan(msgspec.Struct, frozen=True, gc=False):
@@ -64,7 +66,13 @@ class Trust:
         roots: Collection[Ref, RootFacts],
     ) -> None:
         """*roots* are those of virtual meshes, by VirtualMesh."""
-        self._roots = roots
+        elsewhere = graph.map("authorities elsewhere", virtual_meshes, vault_facts)
+        self.roots: Collection[Ref, RootFacts] = graph.derive(
+            "roots that count",
+            virtual_meshes,
+            lambda fetch, ref, _: fetch.get(elsewhere, ref) or fetch.get(roots, ref),
+        )
+        """What signs for each virtual mesh."""
         self._meshes = graph.map("trust facts", meshes, trust_facts)
         self._certificates = graph.map("certificate statuses", meshes, certificate_status)
         self._settings = graph.map("trust settings", virtual_meshes, trust_settings)
@@ -87,6 +95,10 @@ class Trust:
         self.progress_by_virtual_mesh: Index[Ref, Ref, Progress] = graph.index(
             "trust progress by virtual mesh", self.progress, lambda _, progress: (progress.virtual_mesh,)
         )
+        shown: Collection[Ref, Presented] = graph.derive("what pods present", self.plans, self._present)
+        self.presented: Index[Ref, Ref, Presented] = graph.index(
+            "what pods present by virtual mesh", shown, lambda _, found: (found.virtual_mesh,)
+        )
 
     @property
     def outputs(self) -> tuple[Collection[OutputKey, Output], ...]:
@@ -102,7 +114,7 @@ class Trust:
         ordered = sorted(sharing, key=_precedence)
         leader, first = ordered[0]
         peers = tuple(ref for ref, peer in ordered if peer.virtual_mesh == first.virtual_mesh)
-        known = fetch.get(self._roots, first.virtual_mesh) is not None
+        known = fetch.get(self.roots, first.virtual_mesh) is not None
         return Plan(placed.virtual_mesh, leader, peers, known and bool(first.facts.agent_namespace))
 
     def _peers(self, fetch: Fetch, plan: Plan) -> list[TrustFacts]:
@@ -110,7 +122,7 @@ class Trust:
         return [peer.facts for peer in placed if peer is not None]
 
     def _issue(self, fetch: Fetch, mesh: Ref, plan: Plan) -> Iterable[tuple[OutputKey, Output]]:
-        placed, root = fetch.get(self._placed, mesh), fetch.get(self._roots, plan.virtual_mesh)
+        placed, root = fetch.get(self._placed, mesh), fetch.get(self.roots, plan.virtual_mesh)
         if plan.leader == mesh and plan.issued and placed is not None and root is not None:
             peers = self._peers(fetch, plan)
             wanted = issued_certificate(mesh, plan.virtual_mesh, peers, placed.settings, root)
@@ -139,7 +151,7 @@ class Trust:
             return Progress(plan.virtual_mesh, errors=(error,), warnings=warnings)
         if not facts.agent_namespace:
             return Progress(plan.virtual_mesh, warnings=(*warnings, f"mesh {mesh.key} has no agent to keep a key"))
-        root = fetch.get(self._roots, plan.virtual_mesh)
+        root = fetch.get(self.roots, plan.virtual_mesh)
         status = fetch.get(self._certificates, plan.leader)
         if root is None:
             return Progress(plan.virtual_mesh, warnings=warnings)
@@ -148,6 +160,12 @@ class Trust:
             return Progress(plan.virtual_mesh, failed=(f"certificate of mesh {mesh.key}: {reason}",), warnings=warnings)
         missing = tuple(_to_come(mesh, status, root))
         return Progress(plan.virtual_mesh, warnings=(*warnings, *missing), settled=not missing)
+
+    def _present(self, fetch: Fetch, mesh: Ref, plan: Plan) -> Presented | None:
+        root = fetch.get(self.roots, plan.virtual_mesh)
+        if root is None or plan.leader != mesh:
+            return None
+        return presented(plan.virtual_mesh, fetch.get(self._certificates, mesh), root)
 
 
 class _Placed(msgspec.Struct, frozen=True, gc=False):

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from hashlib import sha256
 
 import msgspec
 
-from isthmus.api.common import CertificateRotationState, CommonCertOptions
+from isthmus.api.common import CertificateRotationState, CommonCertOptions, VaultCA
 from isthmus.api.discovery import Mesh, Workload
 from isthmus.api.issued_certificate import IssuedCertificateStatus
 from isthmus.api.virtual_mesh import MtlsConfig, RotationCondition, SharedTrust, VirtualMesh
 from isthmus.model.problem import Problem
 from isthmus.model.ref import Ref
 from isthmus.translate.membership import Seniority, seniority
+from isthmus.translate.trust.vault import vault_of, vault_problems
 
 DEFAULT_TRUST_DOMAIN = "cluster.local"
 DEFAULT_SERVICE_ACCOUNT = "istio-citadel"
@@ -37,14 +39,22 @@ Source: Istio's gateway chart, https://istio.io/latest/docs/tasks/traffic-manage
 class RootFacts(msgspec.Struct, frozen=True, gc=False):
     """What signs the intermediates of a virtual mesh at present, and how far a change of its root is."""
 
-    secret: Ref
-    """The Secret with the signing key, on the management cluster."""
+    secret: Ref | None
+    """The Secret with the signing key, on the management cluster. None: Vault has it."""
     trust: str
-    """Fingerprint of the signing certificate and of the roots that are trusted."""
+    """Fingerprint of the signing certificate and of the roots that are trusted, or of what is said of Vault."""
     rotation_state: CertificateRotationState = CertificateRotationState.NOT_ROTATING
+    verifying: bool = False
+    """Whether a person's word on *rotation_state* is waited for."""
+    answered: dict[str, bool] = {}
+    """CertificateVerifications that count no more, by identity: whether the rotation went where they say."""
     conditions: tuple[RotationCondition, ...] = ()
+    warnings: tuple[str, ...] = ()
+    """What deserves attention, such as a root that expires soon."""
     deployed: SharedTrust | None = None
     """What the user asked for when the root that is rolled out was chosen."""
+    vault: VaultCA | None = None
+    """What agents ask to sign; None: the management plane signs."""
 
 
 class TrustFacts(msgspec.Struct, frozen=True, gc=False):
@@ -111,6 +121,23 @@ def trust_facts(_: Ref, mesh: Mesh) -> TrustFacts | None:
 def certificate_status(_: Ref, mesh: Mesh) -> IssuedCertificateStatus | None:
     """How far the agent is with the certificate of a mesh."""
     return mesh.spec.issued_certificate_status
+
+
+def vault_facts(_: Ref, virtual_mesh: VirtualMesh) -> RootFacts | None:
+    """What stands where a root would if *virtual_mesh* has agents ask Vault.
+
+    Also while something is wrong with that: agents then say so, and keep what they have.
+    """
+    vault = vault_of(virtual_mesh)
+    if vault is None:
+        return None
+    config = virtual_mesh.spec.mtls_config
+    return RootFacts(
+        secret=None,
+        vault=vault,
+        trust=sha256(msgspec.json.encode(vault)).hexdigest(),
+        deployed=config.shared if config is not None else None,
+    )
 
 
 def workload_facts(_: Ref, workload: Workload) -> WorkloadFacts | None:
@@ -182,15 +209,13 @@ def _config_problems(config: MtlsConfig, key: str) -> Iterator[Problem]:
         message = "must specify trust model to use for issuing certificates: shared"
         yield Problem(path, "MissingField", message)
         return
-    if config.rotation_verification_method is not None and config.rotation_verification_method.manual is not None:
-        message = (
-            "verification by hand is not implemented: a root that replaces another gets no further than being added"
-        )
-        yield Problem(f"{path}.rotationVerificationMethod.manual", "NotImplemented", message)
     path = f"{path}.shared"
-    if config.shared.intermediate_certificate_authority is not None:
-        message = "signing by Vault is not implemented: use rootCertificateAuthority"
-        yield Problem(f"{path}.intermediateCertificateAuthority", "NotImplemented", message)
+    elsewhere = config.shared.intermediate_certificate_authority
+    if elsewhere is not None and elsewhere.vault is None:
+        message = "names no authority: vault is one"
+        yield Problem(f"{path}.intermediateCertificateAuthority", "MissingField", message)
+    elif elsewhere is not None and elsewhere.vault is not None:
+        yield from vault_problems(elsewhere.vault)
     elif config.shared.root_certificate_authority is None:
         message = f"No ca source specified for Virtual Mesh ({key}): rootCertificateAuthority is one"
         yield Problem(path, "MissingField", message)
