@@ -29,7 +29,7 @@ from __future__ import annotations
 
 from base64 import b64decode, b64encode
 from binascii import Error as NotBase64
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import Enum
@@ -39,6 +39,7 @@ from typing import Any, Protocol
 import msgspec
 
 from isthmus.agent.ownership import is_owned, ownership_labels
+from isthmus.agent.workloads import InPlace
 from isthmus.api.base import ObjectMeta
 from isthmus.api.certificate_request import (
     CertificateRequest,
@@ -53,6 +54,7 @@ from isthmus.api.issued_certificate import (
     IssuedCertificateState,
     IssuedCertificateStatus,
     OutdatedPods,
+    WorkloadCertificates,
 )
 from isthmus.api.parse import ParseFailure, parse
 from isthmus.model.kinds import SECRET
@@ -314,13 +316,23 @@ class Restarts(Protocol):
 
 
 class Certificates:
-    """What one cluster holds of certificates for its meshes."""
+    """What one cluster holds of certificates for its meshes.
 
-    def __init__(self, cluster: str, namespace: str, restarts: Restarts) -> None:
+    *presented* tells, once it is known, what pods present under the `cacerts` of an IssuedCertificate and fingerprint.
+    """
+
+    def __init__(
+        self,
+        cluster: str,
+        namespace: str,
+        restarts: Restarts,
+        presented: Callable[[str, str], WorkloadCertificates | None] = lambda name, fingerprint: None,
+    ) -> None:
         self._namespace = namespace
         self._labels = {**ownership_labels(cluster, namespace), AGENT_LABEL: namespace}
         self._ownership = ownership_labels(cluster, namespace)
         self._restarts = restarts
+        self._presented = presented
         self._seen: dict[Slot, dict[tuple[str, str], Seen]] = {slot: {} for slot in Slot}
         self._versions: dict[Slot, dict[tuple[str, str], str]] = {slot: {} for slot in Slot}
         self._known: set[Slot] = set()
@@ -423,6 +435,33 @@ class Certificates:
             )
         except (PemInvalid, KeyError):
             return None
+
+    def in_place(self) -> tuple[InPlace, ...]:
+        """The certificates that are in their `cacerts` as they are wanted now, by name."""
+        found = []
+        for name in sorted(self.names()):
+            certificate, request = self._certificate(name), self._request(name)
+            target = self._target(certificate) if certificate is not None else None
+            status = _current(request) if request is not None else None
+            if certificate is None or target is None or status is None or not self._holds(target, name):
+                continue
+            generation = str(certificate.resource.metadata.generation)
+            if target.generation != generation or target.data.get(CA_CERT) != status.signed_certificate:
+                continue
+            found.append(
+                InPlace(
+                    name=name,
+                    namespace=certificate.target.namespace,
+                    fingerprint=fingerprint(target.data),
+                    trust=certificate.spec.trust,
+                    trust_domains=frozenset(map(_trust_domain, certificate.spec.hosts)),
+                    # Not those of `cacerts`: these may hold the root that goes away, for those who still trust it.
+                    roots=status.signing_root_ca,
+                    signer=status.signed_certificate,
+                    written=_moment(target.issued_at),
+                )
+            )
+        return tuple(found)
 
     # --- what follows -------------------------------------------------------------------------------------------------
 
@@ -539,7 +578,16 @@ class Certificates:
             since = target.issued_at if target is not None and directive is None else ""
             return Decision(self._differs(certificate, target, data, now, since=since))
         state = State.FINISHED if progress.done else State.ISSUED
-        return self._tell(certificate, state, waiting=progress.waiting, wake=renew, issued=issued.not_after, old=old)
+        workloads = self._presented(certificate.name, fingerprint(bridged or data))
+        return self._tell(
+            certificate,
+            state,
+            waiting=progress.waiting,
+            wake=renew,
+            issued=issued.not_after,
+            old=old,
+            workloads=workloads,
+        )
 
     def _begin(self, certificate: Certificate, key: Key | None) -> Decision:
         """Start with a new key."""
@@ -619,6 +667,7 @@ class Certificates:
         wake: datetime | None = None,
         issued: datetime | None = None,
         old: tuple[str, ...] = (),
+        workloads: WorkloadCertificates | None = None,
     ) -> Decision:
         resource, spec = certificate.resource, certificate.spec
         ends = issued if issued is not None else self.not_after(certificate.name)
@@ -631,6 +680,7 @@ class Certificates:
             observed_trust=spec.trust,
             not_after=_time(ends) if ends is not None else "",
             outdated_pods=OutdatedPods(count=len(old), names=old[:MOST_NAMES]) if old else None,
+            workloads=workloads,
         )
         version = Version(resource.metadata.uid, resource.metadata.resource_version)
         action = None if status == resource.status else Tell(certificate.name, version, status)
@@ -862,6 +912,10 @@ def _current(request: Request) -> CertificateRequestStatus | None:
     if status is None or status.observed_generation != request.resource.metadata.generation:
         return None
     return status
+
+
+def _trust_domain(host: str) -> str:
+    return host.removeprefix("spiffe://").partition("/")[0]
 
 
 def _bits(spec: IssuedCertificateSpec) -> int:

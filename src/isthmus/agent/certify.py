@@ -66,7 +66,7 @@ class Certifier:
     """Brings certificates to this cluster's meshes.
 
     *outputs* holds what the server wants and has answered; call `received` when that changed, and `look` when pods have
-    restarted. Keys are made off the event loop.
+    restarted. *changed* is called whenever a certificate may have changed. Keys are made off the event loop.
     """
 
     def __init__(
@@ -79,6 +79,7 @@ class Certifier:
         labels: str,
         namespace: str,
         ready: Callable[[], None] = lambda: None,
+        changed: Callable[[], None] = lambda: None,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self._kube = kube
@@ -88,6 +89,7 @@ class Certifier:
         self._labels = labels
         self._namespace = namespace
         self._ready = ready
+        self._changed = changed
         self._clock = clock
         self._crew: Crew[str] = Crew(self._act, WORKERS)
         self._timers: dict[str, asyncio.TimerHandle] = {}
@@ -132,6 +134,7 @@ class Certifier:
                 timer.cancel()
 
     def _look(self, names: Iterable[str]) -> None:
+        self._changed()
         self._crew.add((name, 0) for name in sorted({*names, *self._reported}))
 
     async def _watch(self, slot: Slot) -> None:

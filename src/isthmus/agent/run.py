@@ -19,6 +19,7 @@ from isthmus.agent.outputs import Outputs
 from isthmus.agent.ownership import selector
 from isthmus.agent.report import Reporter
 from isthmus.agent.restart import Restarter
+from isthmus.agent.verify import Verifier
 from isthmus.discovery import Discovery
 from isthmus.kube import KubeClient
 from isthmus.program.lifecycle import BadOption
@@ -39,6 +40,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """None in insecure mode."""
     host: str = ""
     metrics_port: int = 9091
+    verify_workloads: bool = True
+    """Whether to connect to pods, to see what they present."""
 
 
 class LinkLog:
@@ -67,16 +70,19 @@ class LinkLog:
 async def run_agent(kube: KubeClient, options: Options) -> None:
     """Run the agent of the cluster that *kube* speaks to, until cancelled. Raises `BadOption`."""
     outputs = Outputs(options.cluster, options.namespace)
-    reporter = Reporter(kube, Discovery(options.cluster, options.namespace), lambda: certifier.known)
+    verifier = Verifier()
+    reporter = Reporter(kube, Discovery(options.cluster, options.namespace), lambda: certifier.known, pods=verifier.see)
     restarter = Restarter(kube, options.namespace)
+    certificates = Certificates(options.cluster, options.namespace, restarter, verifier.presented)
     certifier = Certifier(
         kube,
-        Certificates(options.cluster, options.namespace, restarter),
+        certificates,
         outputs,
         reporter.publication,
         labels=selector(options.cluster, options.namespace),
         namespace=options.namespace,
         ready=reporter.look,
+        changed=verifier.look,
     )
     restarter.changed(certifier.look)
     applier = Applier(kube, outputs, reporter.write_report, certifier.received)
@@ -115,6 +121,8 @@ async def run_agent(kube: KubeClient, options: Options) -> None:
         tasks.create_task(applier.run(), name="apply")
         tasks.create_task(certifier.run(), name="certify")
         tasks.create_task(restarter.run(), name="restart")
+        if options.verify_workloads:
+            tasks.create_task(verifier.run(certificates.in_place, certifier.look), name="verify")
         tasks.create_task(relay.run(), name="relay")
         if options.metrics_port:
             tasks.create_task(serve_probes(), name="probes")
