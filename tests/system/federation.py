@@ -44,6 +44,7 @@ State = dict[tuple[str, ObjectKey], Manifest]
 
 SECONDS = 120.0  # a guard; everything here takes a second or two on a machine that is not overloaded
 POLL_SECONDS = 0.25
+SIZES = {"rsaKeySizeBytes": 2048}
 POD_ADDRESS = re.compile(r"\b10\.\d+\.\d+\.\d+\b")
 FINGERPRINT = re.compile(r"\b[0-9a-f]{64}\b")
 TIME = re.compile(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
@@ -136,10 +137,11 @@ class Federation:
             labels = ownership_labels(key.cluster, "gloo-mesh")
             state[key.cluster, key.object] = content(with_labels(output.manifest(), labels))
         for status_key in engine.status_keys():
-            key = ObjectKey(status_key.kind.api_version, status_key.kind.kind, status_key.namespace, status_key.name)
-            if ("mgmt", key) in state:
+            kind = status_key.kind
+            place = ("mgmt", ObjectKey(kind.api_version, kind.kind, status_key.namespace, status_key.name))
+            if place in state:
                 status = msgspec.json.decode(msgspec.json.encode(engine.status(status_key)))
-                state["mgmt", key]["status"] = status_of({"status": status, "kind": key.kind})
+                state[place]["status"] = status_of({"status": status})
         return state
 
     async def settled(self) -> State:
@@ -241,8 +243,9 @@ async def federation(directory: Path, *, own_processes: bool) -> AsyncIterator[F
             for name in fleet.managed:
                 wanted = Registration(name=name, relay_address=network.address, seconds=SECONDS)
                 tasks.create_task(register(mgmt, kube[name], wanted))
-        wanted = yaml.safe_load(walkthrough("virtual-mesh.yaml").read_text())
-        # No istiod runs here that would hand out a new root, so no restart would end; test_trust.py is about trust.
-        del wanted["spec"]["mtlsConfig"]
-        await mgmt.apply(VirtualMesh.KIND, wanted)
+        virtual_mesh = yaml.safe_load(walkthrough("virtual-mesh.yaml").read_text())
+        shared = virtual_mesh["spec"]["mtlsConfig"]["shared"]
+        shared["rootCertificateAuthority"]["generated"] = dict(SIZES)  # keys of the default size take a second each
+        shared["intermediateCertOptions"] = dict(SIZES)
+        await mgmt.apply(VirtualMesh.KIND, virtual_mesh)
         yield Federation(fleet, kube, network)
