@@ -18,7 +18,7 @@ from isthmus.kube import KubeClient
 from isthmus.model.ref import Kind
 from isthmus.relay import Delta, Publication
 from isthmus.server.run import Options, run_server
-from isthmus.transport import RelayClient, RelayError
+from isthmus.transport import Pace, RelayClient, RelayError
 
 T = TypeVar("T")
 Manifest = dict[str, Any]
@@ -59,6 +59,7 @@ class Agent:
             subscriber=self,
             credentials=None,
             observer=self,
+            pace=Pace(retry_last=0.5),  # servers that are killed here come back at once
         )
 
     def held(self) -> Mapping[str, bytes]:
