@@ -6,6 +6,7 @@ Nothing waits for this: it follows what has changed, a few seconds behind, and a
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -143,9 +144,10 @@ async def ask(pods: Sequence[MeshPod], roots: bytes) -> list[Answer]:
 
 
 async def _answer(pod: MeshPod, trusting: ssl.SSLContext) -> Answer:
-    """What the first port says behind which the mesh answers."""
-    answer: Answer = Silent(pod.hidden or "it has no port")
+    """What the first port says behind which the mesh answers, or else what the first says."""
+    first: Answer | None = None
     for port in pod.ports:
+        answer: Answer
         try:
             async with asyncio.timeout(PATIENCE_SECONDS):
                 answer = await _knock(pod, port, trusting)
@@ -155,7 +157,8 @@ async def _answer(pod: MeshPod, trusting: ssl.SSLContext) -> Answer:
             answer = Silent(f"no certificate on port {port}: {_why(error)}")
         if is_of_a_mesh(pod, answer):
             return answer
-    return answer
+        first = first or answer
+    return first or Silent(pod.hidden)
 
 
 async def _knock(pod: MeshPod, port: int, trusting: ssl.SSLContext) -> Shown:
@@ -198,9 +201,9 @@ def _context(roots: bytes, alpn: Sequence[str]) -> ssl.SSLContext:
 def _why(error: Exception) -> str:
     if isinstance(error, ssl.SSLError):
         return (error.reason or str(error)).replace("_", " ").lower()
-    if isinstance(error, OSError):
-        return error.strerror or type(error).__name__
-    return str(error)
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno).lower()
+    return str(error) or "the connection ended"
 
 
 def _place(item: Manifest) -> tuple[str, str]:

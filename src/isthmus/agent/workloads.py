@@ -252,7 +252,7 @@ def _role(container: Manifest) -> Role:
 
 
 def _ports(containers: Iterable[Manifest], notes: Mapping[str, str]) -> tuple[int, ...]:
-    """Ports that the sidecar takes over: declared ones first, since there it need not turn to the application."""
+    """Ports that the sidecar takes over, declared ones if there are: there it need not turn to the application."""
     declared = [
         port["containerPort"]
         for container in containers
@@ -263,9 +263,12 @@ def _ports(containers: Iterable[Manifest], notes: Mapping[str, str]) -> tuple[in
     included = notes.get(INCLUDE, "*")
     allowed = None if included == "*" else _numbers(included)
     excluded = _numbers(notes.get(EXCLUDE, ""))
-    wanted = [*declared, ANY_PORT] if allowed is None else [*declared, *sorted(allowed)]
-    found = [port for port in dict.fromkeys(wanted) if (allowed is None or port in allowed) and port not in excluded]
-    return tuple(found[:MOST_PORTS])
+    others = sorted(allowed) if allowed is not None else [ANY_PORT]
+    for ports in (declared, others):
+        taken = [port for port in dict.fromkeys(ports) if (allowed is None or port in allowed) and port not in excluded]
+        if taken:
+            return tuple(taken[:MOST_PORTS])
+    return ()
 
 
 def _numbers(text: str) -> frozenset[int]:
