@@ -41,6 +41,7 @@ from isthmus.api.issued_certificate import (
     IssuedCertificate,
     IssuedCertificateSpec,
     IssuedCertificateStatus,
+    WorkloadCertificates,
 )
 from isthmus.api.parse import parse
 from isthmus.pki import Authority, PemInvalid, make_trust_root, new_key, new_rsa_key, sign_intermediate
@@ -189,10 +190,11 @@ class Cluster:
 
 @dataclass
 class Pods:
-    """How far restarts are, as told."""
+    """How far restarts are, and what pods present, as told."""
 
     done: bool = True
     old: tuple[str, ...] = ()
+    presented: dict[tuple[str, str], WorkloadCertificates] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
 
     def progress(self, namespace: str, name: str, fingerprint: str) -> Progress:
@@ -214,7 +216,8 @@ class Agent:
 
     def __init__(self, cluster: Cluster, pods: Pods | None = None) -> None:
         self.cluster = cluster
-        self.machine = Certificates("cluster1", NAMESPACE, pods or Pods())
+        pods = pods or Pods()
+        self.machine = Certificates("cluster1", NAMESPACE, pods, lambda *which: pods.presented.get(which))
         self.unseen: list[tuple[Slot, Manifest, bool]] = []
         self.last = Decision()
         for slot in Slot:

@@ -28,6 +28,7 @@ from isthmus.agent.ownership import ownership_labels
 from isthmus.api.certificate_request import CertificateRequestState
 from isthmus.api.common import ObjectRef
 from isthmus.api.issued_certificate import IssuedCertificateState as State
+from isthmus.api.issued_certificate import WorkloadCertificates
 from isthmus.pki import CA_CERT, CA_KEY, CERT_CHAIN, ROOT_CERT, check_chain, inspect_intermediate_csr, key_fingerprint
 from isthmus.pki.certificates import load_certificates
 from isthmus.pki.issued import read_issued
@@ -817,3 +818,44 @@ def test_what_calls_for_a_new_certificate() -> None:
 
     assert len(same) == 1
     assert len(others | same) == 5
+
+
+# --- what pods present ------------------------------------------------------------------------------------------------
+
+
+def test_what_is_in_place_is_to_be_seen_at_pods(world: World) -> None:
+    """While the root before is trusted as well, it is not what they should present."""
+    before = root("before")
+    world.cluster.self_signed = {CA_CERT: before.certificate, CA_KEY: before.key}
+    world.pods.old = ("default/a",)
+    assert world.agent.machine.in_place() == ()
+    assert world.settle() is State.ISSUED
+
+    [place] = world.agent.machine.in_place()
+
+    data = {key: b64decode(value) for key, value in world.cluster.data().items()}
+    assert len(load_certificates(data[ROOT_CERT])) == 2
+    assert (place.name, place.namespace, place.fingerprint) == (NAME, ISTIO, fingerprint(data))
+    assert (place.trust, place.trust_domains) == ("one", frozenset({"cluster1"}))
+    assert (place.roots, place.signer) == (root("one").certificate, data[CA_CERT])
+    assert place.written == START
+
+    world.cluster.want(spec(trust="two"))
+    world.agent.see()
+    assert world.agent.machine.in_place() == ()
+
+
+def test_status_tells_what_pods_present_under_this_very_cacerts(world: World) -> None:
+    assert world.settle() is State.FINISHED
+    [place] = world.agent.machine.in_place()
+    assert world.cluster.status().workloads is None
+
+    seen = WorkloadCertificates(observed_trust="one", shared=3)
+    world.pods.presented[NAME, place.fingerprint] = seen
+    assert world.settle() is State.FINISHED
+    assert world.cluster.status().workloads == seen
+
+    world.cluster.want(spec(trust="two"))
+    world.signer.trust = "two"
+    assert world.settle() is State.FINISHED
+    assert world.cluster.status().workloads is None
