@@ -53,7 +53,7 @@ from isthmus.translate.statuses import (
 from isthmus.translate.trust.derivations import Trust
 from isthmus.translate.trust.facts import RootFacts
 from isthmus.translate.trust.vault import vault_warnings
-from isthmus.translate.trust.verification import remark, verification_status
+from isthmus.translate.trust.verification import awaited, doubts, remark, verification_status
 
 INPUTS: tuple[type[Resource], ...] = (
     Mesh, Workload, Destination, KubernetesCluster,
@@ -199,9 +199,10 @@ class Engine:
         progress = (self._trust.progress.get(mesh.ref) for mesh in found.spec.meshes)
         return all(p is not None and p.virtual_mesh == virtual_mesh and p.settled for p in progress)
 
-    def remark(self, virtual_mesh: Ref) -> str:
-        """Whether the workloads of *virtual_mesh* present certificates of the shared root, for people to read."""
-        return remark(self._trust.presented.get(virtual_mesh) or ())
+    def presented(self, virtual_mesh: Ref) -> tuple[str, tuple[str, ...]]:
+        """Whether its workloads present certificates of the shared root: a sentence for people, and any doubts."""
+        meshes = self._trust.presented.get(virtual_mesh) or ()
+        return remark(meshes), tuple(doubts(meshes))
 
     def write_error(self, key: OutputKey, message: str | None) -> None:
         """Note that *key* could not be written to its cluster and why, or with None that it now could.
@@ -373,7 +374,9 @@ class Engine:
             return TrustOutcome()
         root = self._trust.roots.get(virtual_mesh.ref)
         progress = self._trust.progress_by_virtual_mesh.get(virtual_mesh.ref) or ()
-        warnings = [*(root.warnings if root else ()), *(warning for _, found in progress for warning in found.warnings)]
+        warnings = [warning for _, found in progress for warning in found.warnings]
+        if root is not None:
+            warnings = [*awaited(root), *root.warnings, *warnings]
         if root is None and pending:
             warnings.insert(0, "no certificates are issued yet: the root certificate is not known")
         return TrustOutcome(root, (*vault_warnings(virtual_mesh), *warnings))

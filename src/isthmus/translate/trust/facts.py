@@ -46,8 +46,8 @@ class RootFacts(msgspec.Struct, frozen=True, gc=False):
     rotation_state: CertificateRotationState = CertificateRotationState.NOT_ROTATING
     verifying: bool = False
     """Whether a person's word on *rotation_state* is waited for."""
-    answered: dict[str, bool] = {}
-    """CertificateVerifications that count no more, by identity: whether the rotation went where they say."""
+    answered: dict[str, tuple[bool, tuple[str, ...]]] = {}
+    """CertificateVerifications that count no more, by identity: whether the rotation followed, and doubts of then."""
     conditions: tuple[RotationCondition, ...] = ()
     warnings: tuple[str, ...] = ()
     """What deserves attention, such as a root that expires soon."""
