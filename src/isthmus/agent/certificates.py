@@ -7,6 +7,7 @@ Everything that counts is on the cluster, so an agent that is killed anywhere go
 | `cacerts` is somebody else's                               | nothing, until told to take it over       | FAILED    |
 | no private key, or one for another spec                    | make a key                                | PENDING   |
 | no request, or one for another key                         | ask                                       | PENDING   |
+| the request has no answer, and Vault is to give it         | ask Vault; after a failure, later again   | REQUESTED |
 | the request has no answer                                  | wait                                      | REQUESTED |
 | the management plane has answered                          | write the answer into the request         | REQUESTED |
 | the answer is a refusal, or not what was asked for         | wait for another                          | FAILED    |
@@ -84,6 +85,7 @@ from isthmus.pki.issued import (
     valid_from,
 )
 from isthmus.program.content import digest, newer
+from isthmus.program.work import FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS
 
 Manifest = dict[str, Any]
 State = IssuedCertificateState
@@ -279,7 +281,32 @@ class Delete:
     version: Version
 
 
-Action = MakeKey | Ask | WriteAnswer | Install | Tell | Delete
+@dataclass(frozen=True)
+class Sign:
+    """Have *csr* signed by the authority elsewhere that *spec* names; `answer_to` says what follows."""
+
+    name: str
+    version: Version
+    generation: int
+    csr: bytes
+    spec: IssuedCertificateSpec
+
+
+class SigningFailed(Exception):
+    """No certificate came of it: which field is in question, what was found, and what would do. Holds no secret."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why *request*, a uid and a generation, was not signed, how often in a row, and when to ask again."""
+
+    request: tuple[str, int]
+    error: str
+    count: int
+    again: datetime
+
+
+Action = MakeKey | Ask | Sign | WriteAnswer | Install | Tell | Delete
 
 
 @dataclass(frozen=True)
@@ -338,6 +365,7 @@ class Certificates:
         self._known: set[Slot] = set()
         self._refusals: dict[Slot, str] = {}
         self._answers: dict[str, CertificateRequest] = {}
+        self._failures: dict[str, Failure] = {}
         self._wanted: frozenset[str] = frozenset()
         self._complete = False
 
@@ -526,8 +554,12 @@ class Certificates:
             return self._begin(certificate, key)
         if request is None or request.fingerprint != key.fingerprint or request.asks != _asks(spec, name):
             return self._told(certificate) or Decision(Ask(name, key.pem, spec, request.version if request else None))
-        answer = self._answer(request)
         status = _current(request)
+        if spec.agent_ca is not None:
+            if status is None or status.state is not CertificateRequestState.FINISHED:
+                return self._ask_elsewhere(certificate, request, now)
+            return self._install(certificate, key, status, now)
+        answer = self._answer(request)
         if answer is not None and answer != status:
             return Decision(WriteAnswer(name, request.version, answer))
         if status is None or status.state is CertificateRequestState.PENDING:
@@ -536,11 +568,43 @@ class Certificates:
             return self._tell(certificate, State.FAILED, error=status.error or "refused without a reason")
         return self._install(certificate, key, status, now)
 
+    def _ask_elsewhere(self, certificate: Certificate, request: Request, now: datetime) -> Decision:
+        asked = (request.version.uid, request.resource.metadata.generation)
+        failure = self._failures.get(certificate.name)
+        if failure is not None and failure.request == asked and now < failure.again:
+            return self._tell(certificate, State.FAILED, error=failure.error, wake=failure.again)
+        csr = request.resource.spec.certificate_signing_request
+        sign = Sign(certificate.name, request.version, asked[1], csr, certificate.spec)
+        return self._told(certificate, State.REQUESTED) or Decision(sign, waiting="the answer of Vault")
+
+    def answer_to(self, sign: Sign, status: CertificateRequestStatus, now: datetime) -> WriteAnswer:
+        """What to do with the answer *status*. Raises `SigningFailed` if it is not what was asked for."""
+        try:
+            begins = max(valid_from(status.cert_chain), valid_from(status.signing_root_ca))
+            asked = inspect_intermediate_csr(sign.csr).fingerprint
+            problem = _unfit(status, asked, sign.spec, max(now, begins))
+        except PemInvalid as error:
+            problem = f"the answer is unreadable: {error}"
+        if problem:
+            raise SigningFailed(problem)
+        self._failures.pop(sign.name, None)
+        return WriteAnswer(
+            sign.name, sign.version, msgspec.structs.replace(status, observed_generation=sign.generation)
+        )
+
+    def not_signed(self, sign: Sign, error: str, now: datetime) -> None:
+        """Take note that *sign* failed: the next try comes later from time to time."""
+        asked = (sign.version.uid, sign.generation)
+        before = self._failures.get(sign.name)
+        count = before.count + 1 if before is not None and before.request == asked else 1
+        seconds = min(LONGEST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2.0 ** min(count, 16))
+        self._failures[sign.name] = Failure(asked, error, count, now + timedelta(seconds=seconds))
+
     def _install(self, certificate: Certificate, key: Key, status: CertificateRequestStatus, now: datetime) -> Decision:
         try:
             issued = read_issued(status.signed_certificate)
             begins = max(valid_from(status.cert_chain or status.signed_certificate), valid_from(status.signing_root_ca))
-            problem = _unfit(status, key, certificate.spec, max(now, begins))
+            problem = _unfit(status, key.fingerprint, certificate.spec, max(now, begins))
         except PemInvalid as error:
             return self._tell(certificate, State.FAILED, error=f"the answer is unreadable: {error}")
         due = renewal_time(issued.not_before, issued.not_after, _grace(certificate.spec))
@@ -645,8 +709,8 @@ class Certificates:
             return Delete(Slot.KEYS, self._namespace, name, key.version)
         return None
 
-    def _told(self, certificate: Certificate) -> Decision | None:
-        """The decision to say that the work has begun, unless that was said, or that an attempt failed."""
+    def _told(self, certificate: Certificate, state: State = State.PENDING) -> Decision | None:
+        """The decision to say how far the work is, unless that was said, or that an attempt failed."""
         status = certificate.resource.status
         if (
             status is not None
@@ -654,7 +718,7 @@ class Certificates:
             and status.observed_generation == certificate.resource.metadata.generation
         ):
             return None
-        decision = self._tell(certificate, State.PENDING)
+        decision = self._tell(certificate, state)
         return decision if decision.action is not None else None
 
     def _tell(
@@ -676,6 +740,7 @@ class Certificates:
             error=error,
             state=state,
             applied_gloo_mesh_ca=spec.gloo_mesh_ca if issued is not None else None,
+            applied_agent_ca=spec.agent_ca if issued is not None else None,
             observed_rotation_state=spec.rotation_state,
             observed_trust=spec.trust,
             not_after=_time(ends) if ends is not None else "",
@@ -859,11 +924,13 @@ def sorted_refusals(refusals: Mapping[Slot, str]) -> list[tuple[Slot, str]]:
     return sorted(refusals.items(), key=lambda each: each[0].value)
 
 
-def _unfit(status: CertificateRequestStatus, key: Key, spec: IssuedCertificateSpec, now: datetime) -> str:
-    """Why the answer *status* is not what was asked for. Raises `PemInvalid`."""
+def _unfit(
+    status: CertificateRequestStatus, fingerprint: str | None, spec: IssuedCertificateSpec, now: datetime
+) -> str:
+    """Why the answer *status* is not what was asked for with the key of *fingerprint*. Raises `PemInvalid`."""
     issued = read_issued(status.signed_certificate)
     chain = status.cert_chain or status.signed_certificate
-    if issued.fingerprint != key.fingerprint:
+    if issued.fingerprint != fingerprint:
         return "the answer is a certificate for another key"
     if not issued.is_ca:
         return "the answer is a certificate that cannot sign others"

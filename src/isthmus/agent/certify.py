@@ -20,12 +20,15 @@ from isthmus.agent.certificates import (
     Install,
     MakeKey,
     Manifest,
+    Sign,
+    SigningFailed,
     Slot,
     Tell,
     WriteAnswer,
     data_of,
 )
 from isthmus.agent.outputs import Outputs
+from isthmus.agent.vault import Signer, VaultSigner
 from isthmus.api.certificate_request import CertificateRequest
 from isthmus.api.issued_certificate import IssuedCertificate
 from isthmus.kube import (
@@ -66,7 +69,8 @@ class Certifier:
     """Brings certificates to this cluster's meshes.
 
     *outputs* holds what the server wants and has answered; call `received` when that changed, and `look` when pods have
-    restarted. *changed* is called whenever a certificate may have changed. Keys are made off the event loop.
+    restarted. *changed* is called whenever a certificate may have changed. *signer* is asked for what the management
+    plane does not sign; Vault by default. Keys are made off the event loop.
     """
 
     def __init__(
@@ -81,6 +85,7 @@ class Certifier:
         ready: Callable[[], None] = lambda: None,
         changed: Callable[[], None] = lambda: None,
         clock: Callable[[], datetime] = utc_now,
+        signer: Signer | None = None,
     ) -> None:
         self._kube = kube
         self._certificates = certificates
@@ -91,6 +96,7 @@ class Certifier:
         self._ready = ready
         self._changed = changed
         self._clock = clock
+        self._signer = signer if signer is not None else VaultSigner(kube, namespace)
         self._crew: Crew[str] = Crew(self._act, WORKERS)
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._reported: set[str] = set()
@@ -172,6 +178,10 @@ class Certifier:
             except (KubeError, PemInvalid) as error:
                 await self._fail(name, decision.action, str(error))
                 return False
+            except SigningFailed as error:
+                assert isinstance(decision.action, Sign)
+                log.warning("certificate not signed", certificate=name, error=str(error))
+                self._certificates.not_signed(decision.action, str(error), self._clock())
             self._report(name)
         self._report(name)
         self._wake(name, decision.wake)
@@ -191,6 +201,10 @@ class Certifier:
                 manifest = await asyncio.to_thread(self._certificates.request_manifest, action)
                 self._take(Slot.REQUESTS, await self._write(Slot.REQUESTS, manifest))
                 log.info("certificate requested", certificate=action.name)
+            case Sign():
+                status = await self._signer.sign(action.spec, action.csr)
+                await self._do(self._certificates.answer_to(action, status, self._clock()))
+                log.info("certificate signed", certificate=action.name)
             case WriteAnswer():
                 manifest = self._certificates.status_manifest(action)
                 self._take(Slot.REQUESTS, await self._kube.apply_status(Slot.REQUESTS.kind, manifest))

@@ -20,7 +20,7 @@ _API_PATH = re.compile(r"[^\s?#%]+")
 
 
 def vault_of(virtual_mesh: VirtualMesh) -> VaultCA | None:
-    """The Vault that *virtual_mesh* names, an empty one if it is still to be named, None if it asks for no such thing."""
+    """The Vault that *virtual_mesh* names, an empty one if it names none yet, None if it wants no such thing."""
     config = virtual_mesh.spec.mtls_config
     shared = config.shared if config is not None else None
     elsewhere = shared.intermediate_certificate_authority if shared is not None else None
