@@ -165,6 +165,7 @@ class Engine:
                 self._root_problems.tap(),
                 self._trust.problems.tap(),
                 self._trust.progress_by_virtual_mesh.tap(),
+                self._trust.domains_by_virtual_mesh.tap(),
             ],
         }
         self._outcomes_tap = self._outcomes_by_virtual_mesh.tap()
@@ -284,8 +285,12 @@ class Engine:
     def _mesh_status(self, fetch: Fetch, ref: Ref, _: object) -> MeshStatus:
         member = fetch.get(self._membership.member, ref)
         applied = fetch.get(self._virtual_meshes, member.virtual_mesh) if member else None
-        progress = fetch.get(self._trust.progress, ref)
-        warnings = (*(fetch.get(self._mesh_warnings, ref) or ()), *(progress.warnings if progress else ()))
+        progress, domains = fetch.get(self._trust.progress, ref), fetch.get(self._trust.domains, ref)
+        warnings = (
+            *(fetch.get(self._mesh_warnings, ref) or ()),
+            *(domains.warnings if domains else ()),
+            *(progress.warnings if progress else ()),
+        )
         return mesh_status(applied, fetch.get(self._federation.gateways, ref), warnings)
 
     def _verification_status(
@@ -370,11 +375,13 @@ class Engine:
         return virtual_mesh_status(virtual_mesh, tuple(errors), members, meshes, destinations, trust)
 
     def _trust_of(self, virtual_mesh: VirtualMesh, *, pending: bool) -> TrustOutcome:
+        found = self._trust.domains_by_virtual_mesh.get(virtual_mesh.ref) or ()
+        domains = tuple(warning for _, each in found for warning in each.warnings)
         if virtual_mesh.spec.mtls_config is None:
-            return TrustOutcome()
+            return TrustOutcome(warnings=domains)
         root = self._trust.roots.get(virtual_mesh.ref)
         progress = self._trust.progress_by_virtual_mesh.get(virtual_mesh.ref) or ()
-        warnings = [warning for _, found in progress for warning in found.warnings]
+        warnings = [*domains, *(warning for _, each in progress for warning in each.warnings)]
         if root is not None:
             warnings = [*awaited(root), *root.warnings, *warnings]
         if root is None and pending:

@@ -63,7 +63,6 @@ class TrustFacts(msgspec.Struct, frozen=True, gc=False):
     cluster: str
     namespace: str
     trust_domain: str
-    aliases: tuple[str, ...]
     service_account: str
     pod_labels: dict[str, str]
     agent_namespace: str
@@ -111,7 +110,6 @@ def trust_facts(_: Ref, mesh: Mesh) -> TrustFacts | None:
         cluster=where.cluster,
         namespace=where.namespace or DEFAULT_NAMESPACE,
         trust_domain=istio.trust_domain or DEFAULT_TRUST_DOMAIN,
-        aliases=istio.trust_domain_aliases,
         service_account=istio.istiod_service_account or DEFAULT_SERVICE_ACCOUNT,
         pod_labels=where.pod_labels,
         agent_namespace=mesh.spec.agent_info.agent_namespace if mesh.spec.agent_info else "",
