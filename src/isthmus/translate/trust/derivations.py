@@ -244,6 +244,6 @@ def _others(mesh: Ref, status: IssuedCertificateStatus | None, root: RootFacts) 
         named = [f"{pod.name} ({pod.reason})" for pod in workloads.pods if pod.shows_other][:MOST_NAMES]
         more = ", ..." if workloads.other > len(named) else ""
         yield (
-            f"certificate of mesh {mesh.key}: {workloads.other} of its pods present another one and are to be restarted: "
+            f"certificate of mesh {mesh.key}: {workloads.other} of its pods present another one, restart them: "
             f"{', '.join(named)}{more}"
         )
