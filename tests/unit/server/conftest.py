@@ -59,7 +59,8 @@ class Agent:
             subscriber=self,
             credentials=None,
             observer=self,
-            pace=Pace(retry_last=0.5),  # servers that are killed here come back at once
+            # Servers that end here come back at once, and may leave a connection behind that nobody has taken.
+            pace=Pace(answer=3.0, retry_last=0.5),
         )
 
     def held(self) -> Mapping[str, bytes]:
