@@ -48,7 +48,7 @@ from isthmus.api.certificate_request import (
     CertificateRequestState,
     CertificateRequestStatus,
 )
-from isthmus.api.common import ObjectRef
+from isthmus.api.common import CertificateRotationState, ObjectRef
 from isthmus.api.issued_certificate import (
     IssuedCertificate,
     IssuedCertificateSpec,
@@ -899,11 +899,16 @@ def fingerprint(data: Mapping[str, bytes]) -> str:
 
 
 def spec_digest(spec: IssuedCertificateSpec) -> str:
-    """What of *spec* calls for a new certificate when it changes: all but what happens with it afterwards."""
+    """What of *spec* calls for a new certificate when it changes: all but what happens with it afterwards.
+
+    The step of a rotation calls for none either: where it changes what is trusted or who signs, `trust` changes too.
+    """
     options = spec.cert_options
     if options is not None:
         options = msgspec.structs.replace(options, secret_rotation_grace_period_ratio=0.0)
-    asked = msgspec.structs.replace(spec, pod_bounce_directive=None, cert_options=options)
+    asked = msgspec.structs.replace(
+        spec, pod_bounce_directive=None, cert_options=options, rotation_state=CertificateRotationState.NOT_ROTATING
+    )
     return digest(msgspec.to_builtins(asked)).hex()[:16]
 
 

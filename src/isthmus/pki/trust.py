@@ -185,6 +185,11 @@ def certificate_fingerprint(pem: bytes) -> str:
     return sha256(load_certificates(pem)[0].public_bytes(serialization.Encoding.DER)).hexdigest()
 
 
+def expiry(pem: bytes) -> datetime:
+    """When the first of the certificates in *pem* to expire does. Raises `PemInvalid`."""
+    return min(certificate.not_valid_after_utc for certificate in load_certificates(pem))
+
+
 def certificate_is_for(certificate: bytes, csr: bytes) -> bool:
     """Whether *certificate* is for the key of *csr*. Raises `PemInvalid`."""
     return load_certificates(certificate)[0].public_key() == load_csr(csr).public_key()

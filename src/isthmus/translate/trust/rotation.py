@@ -161,8 +161,8 @@ def advance(
     *settled* tells whether every mesh runs with the certificates of *rotation*; *at_once* whether a root may be
     replaced without care (rotationStrategy NONE); *now* is in RFC 3339; *manual* whether a person verifies each step.
     """
-    if rotation is None:
-        return Rotation(wanted)
+    if rotation is None:  # what was said before was of another rotation
+        return Rotation(wanted, answered={word.identity: Answer(False) for word in said.words})
     if (moved := _moved(rotation, wanted)) != rotation:
         return moved
     successor, state = rotation.successor, rotation.state
