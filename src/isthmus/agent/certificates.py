@@ -333,8 +333,8 @@ class Restarts(Protocol):
         """How far the PodBounceDirective is for the `cacerts` of *fingerprint*."""
         ...
 
-    def old_pods(self, namespace: str, name: str) -> tuple[str, ...]:
-        """Pods that started before the `cacerts` of the IssuedCertificate was written, sorted."""
+    def old_pods(self, name: str, fingerprint: str) -> tuple[str, ...] | None:
+        """Pods that still run with an older `cacerts` than that of *fingerprint*, sorted; None until they were seen."""
         ...
 
     def waiting_for(self) -> tuple[str, ...]:
@@ -630,11 +630,14 @@ class Certificates:
             return Decision(install)
         if self._restarts.waiting_for():
             return Decision(wake=renew)
-        old = self._restarts.old_pods(self._namespace, certificate.name)
+        old = self._restarts.old_pods(certificate.name, fingerprint(bridged or data))
         directive = certificate.spec.pod_bounce_directive
         if directive is None:
-            text = "pods with an older certificate to be restarted, istiod first" if old else ""
-            progress = Progress(done=not old, waiting=text)
+            # What was not seen yet is not done: a bridge that goes too early cuts off whoever needs it.
+            waiting = (
+                "pods to be looked at" if old is None else "pods with an older certificate to be restarted" * bool(old)
+            )
+            progress = Progress(done=not waiting, waiting=waiting)
         else:
             progress = self._restarts.progress(directive.namespace, directive.name, fingerprint(bridged or data))
         if progress.done and bridged is not None:
@@ -649,7 +652,7 @@ class Certificates:
             waiting=progress.waiting,
             wake=renew,
             issued=issued.not_after,
-            old=old,
+            old=old or (),
             workloads=workloads,
         )
 

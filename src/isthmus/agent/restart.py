@@ -34,7 +34,7 @@ from isthmus.agent.rollouts import (
 )
 from isthmus.api.issued_certificate import IssuedCertificate
 from isthmus.api.parse import ParseFailure, parse
-from isthmus.api.pod_bounce_directive import BouncedPods, PodBounceDirective, PodBounceDirectiveStatus
+from isthmus.api.pod_bounce_directive import BY_HAND, BouncedPods, PodBounceDirective, PodBounceDirectiveStatus
 from isthmus.kube import Changed, Conflict, KubeClient, KubeError, Removed, Replaced, WatchEvent
 from isthmus.model.kinds import (
     CONFIG_MAP,
@@ -112,10 +112,15 @@ class Restarter(Restarts):
                 return Progress(done=False, waiting=session.trouble)
         return Progress(done=False, waiting="the restart of pods is about to begin")
 
-    def old_pods(self, namespace: str, name: str) -> tuple[str, ...]:
-        """Pods that started before the `cacerts` of the IssuedCertificate was written, as ``<namespace>/<name>``."""
-        found = {pod for job, session in self._sessions.items() if job.certificate == name for pod in session.old}
-        return tuple(sorted(found))
+    def old_pods(self, name: str, fingerprint: str) -> tuple[str, ...] | None:
+        """Pods that still run with an older `cacerts` of the IssuedCertificate, as ``<namespace>/<name>``.
+
+        None until it is known, and when nobody looks any more since a PodBounceDirective is finished.
+        """
+        for job, session in self._sessions.items():
+            if (job.certificate, job.fingerprint) == (name, fingerprint) and session.looked:
+                return session.old
+        return None
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -159,12 +164,20 @@ class Restarter(Restarts):
             ):
                 continue
             ref = certificate.spec.pod_bounce_directive
-            place = (ref.namespace, ref.name) if ref is not None else None
+            place = (ref.namespace, ref.name) if ref is not None else self._by_hand(metadata.name)
             mark = fingerprint(_data(secret))
             if place is not None and (place not in self._directives or _finished(self._directives[place], mark)):
                 continue
             jobs.add(Job(metadata.name, mark, _moment(notes.get(ISSUED_AT, "")), place))
         return jobs
+
+    def _by_hand(self, certificate: str) -> Place | None:
+        """The PodBounceDirective that a person has written; one that is finished counts no more, whatever comes."""
+        for place, directive in sorted(self._directives.items()):
+            finished = directive.status is not None and directive.status.finished
+            if directive.metadata.annotations.get(BY_HAND) == certificate and not finished:
+                return place
+        return None
 
     async def _watch(self, kind: Kind, namespace: str, fields: str) -> None:
         def take(event: WatchEvent) -> None:
@@ -223,6 +236,8 @@ class _Session:
         self.trouble = ""
         """What is waited for, and what is left to a person."""
         self.old: tuple[str, ...] = ()
+        self.looked = False
+        """Whether *old* is known."""
 
     def look(self, directives: Mapping[Place, PodBounceDirective], secrets: Mapping[Place, Manifest]) -> None:
         """Take what may have changed since."""
@@ -258,13 +273,13 @@ class _Session:
 
     async def _observe(self) -> float | None:
         """Note which pods started too early; negative when none did, for that can't change any more."""
-        if self._job.written is None:
-            return None
-        old = tuple(sorted(pod.called for pod in started_before(self._pods(), self._job.written)))
-        if old != self.old:
-            self.old = old
+        before = (self.looked, self.old)
+        if self._job.written is not None:
+            self.old = tuple(sorted(pod.called for pod in started_before(self._pods(), self._job.written)))
+        self.looked = True
+        if before != (self.looked, self.old):
             self._tell()
-        return None if old else -1.0
+        return None if self.old or self._job.written is None else -1.0
 
     async def _advance(self) -> float | None:
         """Do what is due; seconds after which to look again even if nothing changes, negative when all is done."""
@@ -282,11 +297,11 @@ class _Session:
             problems.append(str(error))
         else:
             if made.done:
-                self.old, self.trouble = (), ""
+                self.looked, self.old, self.trouble = True, (), ""
                 log.info("pods restarted", certificate=self._job.certificate, fingerprint=self._job.fingerprint)
                 return None  # the watch brings the status that ends this job
-        if (trouble, old) != (self.trouble, self.old):
-            self.trouble, self.old = trouble, old
+        if (True, trouble, old) != (self.looked, self.trouble, self.old):
+            self.looked, self.trouble, self.old = True, trouble, old
             self._tell()
         if problems:
             return RETRY_SECONDS

@@ -193,7 +193,7 @@ class Pods:
     """How far restarts are, and what pods present, as told."""
 
     done: bool = True
-    old: tuple[str, ...] = ()
+    old: tuple[str, ...] | None = ()
     presented: dict[tuple[str, str], WorkloadCertificates] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
 
@@ -202,7 +202,7 @@ class Pods:
         self.asked.append(fingerprint)
         return Progress(done=self.done, waiting="" if self.done else "istiod")
 
-    def old_pods(self, namespace: str, name: str) -> tuple[str, ...]:
+    def old_pods(self, name: str, fingerprint: str) -> tuple[str, ...] | None:
         """As told."""
         return self.old
 

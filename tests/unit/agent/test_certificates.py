@@ -290,6 +290,20 @@ def test_where_no_bridge_can_be_made_the_certificate_is_written_all_the_same(wor
     check(world)
 
 
+def test_a_bridge_stays_until_pods_were_seen(world: World) -> None:
+    """Nobody has looked yet: that is not the same as nobody needs it."""
+    before = root("before")
+    world.cluster.self_signed = {CA_CERT: before.certificate, CA_KEY: before.key}
+    world.pods.old = None
+
+    assert world.settle() is State.ISSUED
+    assert len(load_certificates(b64decode(world.cluster.data()[ROOT_CERT]))) == 2
+
+    world.pods.old = ()
+    assert world.settle() is State.FINISHED
+    assert len(load_certificates(b64decode(world.cluster.data()[ROOT_CERT]))) == 1
+
+
 def test_a_bridge_to_a_root_that_was_replaced_is_dropped(world: World) -> None:
     world.cluster.self_signed = self_signed()
     world.pods.old = ("default/reviews",)

@@ -17,7 +17,7 @@ from isthmus.agent.restart import Restarter
 from isthmus.agent.rollouts import RESTARTED_FOR
 from isthmus.api.crd import crd
 from isthmus.api.issued_certificate import IssuedCertificate
-from isthmus.api.pod_bounce_directive import PodBounceDirective
+from isthmus.api.pod_bounce_directive import BY_HAND, PodBounceDirective
 from isthmus.embedded import EmbeddedCluster
 from isthmus.embedded.controllers import Addresses, Controllers
 from isthmus.embedded.door import InProcess
@@ -224,7 +224,7 @@ async def test_istiod_restarts_then_waits_for_its_root_then_workloads_restart(wo
 
         assert await world.marks() == {app: {mark} for app in ("istiod", "a", "b")}
         assert await world.generations() == {name: number + 1 for name, number in before.items()}
-        assert running.old_pods(OURS, MESH) == ()
+        assert not running.old_pods(MESH, mark)
     status = await world.status()
     assert (status["finished"], status["observedCertificate"], "waiting" in status) == (True, mark, False)
     assert [len(each.get("bouncedPods", ())) for each in status["podsBounced"]] == [2, 2, 2, 0]
@@ -290,13 +290,49 @@ async def test_a_certificate_that_is_not_in_place_yet_restarts_nothing(world: Wo
 
 async def test_without_a_directive_older_pods_are_told_until_a_person_restarts_them(world: World) -> None:
     before = await world.generations()
-    await world.issue(1, written=LATER, restarting=False)
+    mark = await world.issue(1, written=LATER, restarting=False)
     async with restarter(world.kube) as running:
-        told = await until(lambda: running.old_pods(OURS, MESH))
+        assert running.old_pods(MESH, mark) is None  # not: none
+        told = await until(lambda: running.old_pods(MESH, mark))
         assert len(told) == 6
         assert {name.partition("/")[0] for name in told} == {"istio-system", "default"}
         assert await world.generations() == before
 
         await world.issue(1, written=LONG_AGO, restarting=False)
 
-        await until(lambda: not running.old_pods(OURS, MESH))
+        await until(lambda: running.old_pods(MESH, mark) == ())
+
+
+async def test_a_person_has_it_done_once(world: World) -> None:
+    """Later certificates wait for the person again, though what was written for the first is still there."""
+    mark = await world.issue(1, written=LATER, restarting=False)
+    wanted = directive()
+    wanted["metadata"] |= {"name": "by-hand", "annotations": {BY_HAND: MESH}}
+    await world.serve_root(1)
+    async with restarter(world.kube) as running:
+        await until(lambda: running.old_pods(MESH, mark))
+        await world.kube.create(PodBounceDirective.KIND, wanted)
+
+        await until(all_are(world, mark, "istiod", "a", "b"))
+
+        async def finished() -> bool:
+            found = await world.kube.get(PodBounceDirective.KIND, OURS, "by-hand")
+            return bool((found.get("status") or {}).get("finished"))
+
+        await until(finished)
+        before = await world.generations()
+        other = await world.issue(2, written=LATER, restarting=False)
+        await until(lambda: len(running.old_pods(MESH, other) or ()) == 6)
+        assert await world.generations() == before
+
+
+async def test_what_a_person_wants_is_for_one_certificate(world: World) -> None:
+    before = await world.generations()
+    mark = await world.issue(1, written=LATER, restarting=False)
+    wanted = directive()
+    wanted["metadata"] |= {"name": "by-hand", "annotations": {BY_HAND: "another"}}
+    await world.kube.create(PodBounceDirective.KIND, wanted)
+    async with restarter(world.kube) as running:
+        await until(lambda: running.old_pods(MESH, mark))
+
+        assert await world.generations() == before
