@@ -75,6 +75,7 @@ from isthmus.pki import (
 )
 from isthmus.pki.bridge import make_bridge, with_roots
 from isthmus.pki.issued import (
+    IssuedAuthority,
     below_roots,
     bridge_in,
     is_among,
@@ -451,16 +452,12 @@ class Certificates:
             _reported(certificate.resource) if certificate is not None else None,
         )
 
-    def not_after(self, name: str) -> datetime | None:
-        """When the certificate in `cacerts` expires."""
+    def installed(self, name: str) -> IssuedAuthority | None:
+        """The certificate in `cacerts`."""
         certificate = self._certificate(name)
         target = self._target(certificate) if certificate is not None else None
         try:
-            return (
-                read_issued(target.data[CA_CERT]).not_after
-                if target is not None and self._holds(target, name)
-                else None
-            )
+            return read_issued(target.data[CA_CERT]) if target is not None and self._holds(target, name) else None
         except (PemInvalid, KeyError):
             return None
 
@@ -651,7 +648,7 @@ class Certificates:
             state,
             waiting=progress.waiting,
             wake=renew,
-            issued=issued.not_after,
+            issued=issued,
             old=old or (),
             workloads=workloads,
         )
@@ -732,12 +729,12 @@ class Certificates:
         error: str = "",
         waiting: str = "",
         wake: datetime | None = None,
-        issued: datetime | None = None,
+        issued: IssuedAuthority | None = None,
         old: tuple[str, ...] = (),
         workloads: WorkloadCertificates | None = None,
     ) -> Decision:
         resource, spec = certificate.resource, certificate.spec
-        ends = issued if issued is not None else self.not_after(certificate.name)
+        present = issued if issued is not None else self.installed(certificate.name)
         status = IssuedCertificateStatus(
             observed_generation=resource.metadata.generation,
             error=error,
@@ -746,7 +743,8 @@ class Certificates:
             applied_agent_ca=spec.agent_ca if issued is not None else None,
             observed_rotation_state=spec.rotation_state,
             observed_trust=spec.trust,
-            not_after=_time(ends) if ends is not None else "",
+            not_before=_time(present.not_before) if present is not None else "",
+            not_after=_time(present.not_after) if present is not None else "",
             outdated_pods=OutdatedPods(count=len(old), names=old[:MOST_NAMES]) if old else None,
             workloads=workloads,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import msgspec
@@ -30,7 +31,7 @@ from isthmus.agent.certificates import (
 from isthmus.agent.outputs import Outputs
 from isthmus.agent.vault import Signer, VaultSigner
 from isthmus.api.certificate_request import CertificateRequest
-from isthmus.api.issued_certificate import IssuedCertificate
+from isthmus.api.issued_certificate import IssuedCertificate, IssuedCertificateState
 from isthmus.kube import (
     AlreadyExists,
     Changed,
@@ -56,6 +57,19 @@ SERIAL_BITS = 127  # positive, and beyond guessing
 LONGEST_SLEEP = 3600.0  # seconds; a clock that is put right is noticed by then
 
 log = structlog.get_logger("isthmus.certificates")
+
+
+@dataclass
+class Counts:
+    """What has been done for certificates, for metrics."""
+
+    requested: int = 0
+    written: int = 0
+    renewed: int = 0
+    """Of those written, how many took the place of an earlier one of ours."""
+    failed: int = 0
+    """How often a certificate has come to a state of FAILED."""
+
 
 _DECODER = msgspec.json.Decoder(CertificateRequest)
 
@@ -101,6 +115,7 @@ class Certifier:
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._reported: set[str] = set()
         self.waiting: dict[str, str] = {}
+        self.counts = Counts()
 
     @property
     def known(self) -> bool:
@@ -200,6 +215,7 @@ class Certifier:
             case Ask():
                 manifest = await asyncio.to_thread(self._certificates.request_manifest, action)
                 self._take(Slot.REQUESTS, await self._write(Slot.REQUESTS, manifest))
+                self.counts.requested += 1
                 log.info("certificate requested", certificate=action.name)
             case Sign():
                 status = await self._signer.sign(action.spec, action.csr)
@@ -212,11 +228,14 @@ class Certifier:
                 place = action.manifest["metadata"]
                 manifest = await self._bridged(action) if action.first else action.manifest
                 self._take(Slot.TARGETS, await self._kube.apply(SECRET, manifest, force=action.replaces is not None))
+                self.counts.written += 1
+                self.counts.renewed += action.replaces is not None and not action.first
                 log.info("certificate written", secret=f"{place['namespace']}/{place['name']}")
             case Tell():
                 manifest = self._certificates.status_manifest(action)
                 self._take(Slot.CERTIFICATES, await self._kube.apply_status(IssuedCertificate.KIND, manifest))
                 told = action.status
+                self.counts.failed += told.state is IssuedCertificateState.FAILED
                 log.info("certificate", certificate=action.name, state=told.state.value, error=told.error or None)
             case Delete(slot, namespace, name, version):
                 await self._kube.delete(

@@ -121,6 +121,8 @@ class IssuedCertificateStatus(OneofStruct, frozen=True):
     """The step of the root rotation that this status speaks of."""
     observed_trust: str = ""
     """The spec's trust that this status speaks of."""
+    not_before: str = ""
+    """When the certificate in its Secret begins, RFC 3339: shortly before it was signed. Empty when there is none."""
     not_after: str = ""
     """When the certificate in its Secret expires, RFC 3339; empty when there is none."""
     outdated_pods: OutdatedPods | None = None
