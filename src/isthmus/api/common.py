@@ -417,7 +417,7 @@ class VaultKubernetesAuth(OneofStruct, frozen=True):
     ONEOFS: ClassVar[tuple[tuple[str, ...], ...]] = (("service_account_ref", "mounted_sa_path"),)
 
     mount_path: str = ""
-    """Path of Vault's auth method; ``/v1/auth/kubernetes`` by default."""
+    """Path of Vault's auth method; ``/v1/auth/kubernetes`` by default. ``{cluster}`` in it is the cluster's name."""
     role: str = ""
     """Vault role; required."""
     secret_token_key: str = ""
@@ -432,7 +432,7 @@ class VaultAppRoleAuth(ApiStruct, frozen=True):
     """How the agent logs in to Vault with an AppRole. An addition of ours."""
 
     mount_path: str = ""
-    """Path of Vault's auth method; ``/v1/auth/approle`` by default."""
+    """Path of Vault's auth method; ``/v1/auth/approle`` by default. ``{cluster}`` in it is the cluster's name."""
     role_id: str = ""
     """Role id; required."""
     secret_id_secret_ref: ObjectRef | None = None

@@ -12,6 +12,7 @@ from isthmus.api.virtual_mesh import VirtualMesh
 from isthmus.model.ref import Ref
 from isthmus.translate.parents import parents_annotation
 from isthmus.translate.trust.facts import RootFacts, TrustFacts, TrustSettings, WorkloadFacts
+from isthmus.translate.trust.vault import vault_for
 
 TARGET = "cacerts"
 """The Secret that Istio reads. Source: https://istio.io/latest/docs/tasks/security/cert-management/plugin-ca-cert/"""
@@ -36,7 +37,7 @@ def issued_certificate(
             pod_bounce_directive=directive if settings.auto_restart else None,
             cert_options=settings.options,
             gloo_mesh_ca=GlooMeshCa(signing_certificate_secret=signer) if root.vault is None else None,
-            agent_ca=AgentCa(vault=root.vault) if root.vault is not None else None,
+            agent_ca=AgentCa(vault=vault_for(root.vault, first.cluster)) if root.vault is not None else None,
             rotation_state=root.rotation_state,
             trust=root.trust,
         ),

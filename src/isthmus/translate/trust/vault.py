@@ -6,7 +6,10 @@ import re
 from binascii import Error as NotBase64
 from binascii import a2b_base64
 from collections.abc import Iterator
+from typing import TypeVar
 from urllib.parse import urlsplit
+
+import msgspec
 
 from isthmus.api.common import ObjectRef, VaultAppRoleAuth, VaultCA, VaultKubernetesAuth
 from isthmus.api.virtual_mesh import VirtualMesh
@@ -14,9 +17,14 @@ from isthmus.model.problem import Problem
 
 PATH = "spec.mtlsConfig.shared.intermediateCertificateAuthority.vault"
 
+CLUSTER = "{cluster}"
+"""In the path of an auth method, the name of the cluster whose agent logs in."""
+
+Auth = TypeVar("Auth", VaultKubernetesAuth, VaultAppRoleAuth)
+
 _CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----(.*?)-----END CERTIFICATE-----", re.DOTALL)
 _FILE_NAME = re.compile(r"[\w.-]*[\w-][\w.-]*")
-_API_PATH = re.compile(r"[^\s?#%]+")
+_API_PATH = re.compile(r"[^\s?#%{}]+")
 
 
 def vault_of(virtual_mesh: VirtualMesh) -> VaultCA | None:
@@ -25,6 +33,21 @@ def vault_of(virtual_mesh: VirtualMesh) -> VaultCA | None:
     shared = config.shared if config is not None else None
     elsewhere = shared.intermediate_certificate_authority if shared is not None else None
     return (elsewhere.vault or VaultCA()) if elsewhere is not None else None
+
+
+def vault_for(vault: VaultCA, cluster: str) -> VaultCA:
+    """*vault* as the agent of *cluster* is to ask it: API servers vouch for their own, so logins may differ."""
+    return msgspec.structs.replace(
+        vault,
+        kubernetes_auth=_mounted(vault.kubernetes_auth, cluster),
+        app_role_auth=_mounted(vault.app_role_auth, cluster),
+    )
+
+
+def _mounted(auth: Auth | None, cluster: str) -> Auth | None:
+    if auth is None:
+        return None
+    return msgspec.structs.replace(auth, mount_path=auth.mount_path.replace(CLUSTER, cluster))
 
 
 def vault_warnings(virtual_mesh: VirtualMesh) -> tuple[str, ...]:
@@ -113,7 +136,7 @@ def _app_role_problems(auth: VaultAppRoleAuth, path: str) -> Iterator[Problem]:
 
 
 def _mount_problems(given: str, path: str, usual: str) -> Iterator[Problem]:
-    if given and not _is_api_path(given):
+    if given and not _is_api_path(given.replace(CLUSTER, "cluster")):
         yield Problem(f"{path}.mountPath", "InvalidPath", f"{given!r} is no path of Vault's API such as {usual}")
 
 
