@@ -75,12 +75,21 @@ class Job:
 
 
 class Restarter(Restarts):
-    """Follows the PodBounceDirectives of the agent's namespace; *now* tells the time."""
+    """Follows the PodBounceDirectives of the agent's namespace.
+
+    *linked* tells whether the management plane is connected (call `look` when that changed), *now* the time.
+    """
 
     def __init__(
-        self, kube: KubeClient, namespace: str, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+        self,
+        kube: KubeClient,
+        namespace: str,
+        *,
+        linked: Callable[[], bool] = lambda: True,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._kube = kube
+        self._linked = linked
         self._namespace = namespace
         self._now = now
         self._certificates: dict[Place, IssuedCertificate] = {}
@@ -122,6 +131,11 @@ class Restarter(Restarts):
                 return session.old
         return None
 
+    def look(self) -> None:
+        """Look at everything again."""
+        for session in self._sessions.values():
+            session.wake()
+
     async def run(self) -> None:
         """Work until cancelled."""
         async with asyncio.TaskGroup() as tasks:
@@ -139,7 +153,7 @@ class Restarter(Restarts):
                     running.pop(job).cancel()
                     del self._sessions[job]
                 for job in sorted(wanted - set(running), key=lambda job: job.certificate):
-                    session = self._sessions[job] = _Session(self._kube, job, self._now, self._tell)
+                    session = self._sessions[job] = _Session(self._kube, job, self._linked, self._now, self._tell)
                     running[job] = tasks.create_task(session.run(), name=f"restart for {job.certificate}")
                 for session in self._sessions.values():
                     session.look(self._directives, self._secrets)
@@ -220,9 +234,17 @@ class Restarter(Restarts):
 class _Session:
     """Carries out one job."""
 
-    def __init__(self, kube: KubeClient, job: Job, now: Callable[[], datetime], tell: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        kube: KubeClient,
+        job: Job,
+        linked: Callable[[], bool],
+        now: Callable[[], datetime],
+        tell: Callable[[], None],
+    ) -> None:
         self._kube = kube
         self._job = job
+        self._linked = linked
         self._now = now
         self._tell = tell
         self._directive: PodBounceDirective | None = None
@@ -245,6 +267,10 @@ class _Session:
         if directive != self._directive or secrets != self._secrets:
             self._directive, self._secrets = directive, dict(secrets)
             self._wake.set()
+
+    def wake(self) -> None:
+        """Look again."""
+        self._wake.set()
 
     async def run(self) -> None:
         """Restart pods, or look at them, until none is old."""
@@ -319,7 +345,7 @@ class _Session:
         }
         services: tuple[Service, ...] = tuple(self._seen[SERVICE].values())
         budgets: tuple[Budget, ...] = tuple(self._seen[POD_DISRUPTION_BUDGET].values())
-        return Scene(self._pods(), controllers, services, budgets, values)
+        return Scene(self._pods(), controllers, services, budgets, values, self._linked())
 
     def _secret_values(self) -> dict[Place, dict[str, str]]:
         return {

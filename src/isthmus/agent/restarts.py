@@ -19,6 +19,7 @@ AT_ONCE = 5  # controllers that roll side by side: each may need room for one mo
 PATIENCE = timedelta(minutes=5)  # how long a restarted controller that gets no ready pods holds up others
 # How much later than istiod a pod must have been created to count as new: clocks may be that far apart.
 CLOCKS_APART = timedelta(minutes=10)
+UNLINKED = "is to restart when the management plane, which tells other clusters of its pods, is connected"
 MOST_NAMES = 3  # of pods or controllers in one sentence
 
 
@@ -32,6 +33,8 @@ class Scene:
     budgets: tuple[Budget, ...] = ()
     values: Mapping[tuple[str, str, str, str], str] = field(default_factory=dict)
     """What Secrets and ConfigMaps hold, by kind, namespace, name and key."""
+    linked: bool = True
+    """Whether the management plane is connected; while it is not, other clusters go on calling pods that have ended."""
 
 
 @dataclass(frozen=True)
@@ -168,6 +171,8 @@ class _Planner:
             return
         if controller.unmovable:
             self._left.append(f"{owner} {controller.unmovable}")
+        elif serves and not self._scene.linked:
+            self._waiting.append(f"{owner} {UNLINKED}")
         elif len(self._busy) >= AT_ONCE or self._has_busy_neighbour(owner):
             self._waiting.append(f"{owner} is to restart after others")
         elif controller.rolls and not (refusal := self._refusal(owner, controller.most_taken, serves=serves)):
@@ -187,6 +192,9 @@ class _Planner:
     def _replace_one(self, controller: Controller, old: Sequence[Pod], *, serves: bool) -> None:
         """Evict one of the *old* pods, once the successor of the one before is ready."""
         owner = controller.owner
+        if serves and not self._scene.linked:
+            self._waiting.append(f"{owner} {UNLINKED}")
+            return
         ready = sum(1 for pod in self._pods_of[owner] if pod.ready and not pod.ending)
         idle = [pod for pod in old if not pod.ready]
         if idle or ready >= controller.replicas:

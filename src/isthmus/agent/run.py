@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -44,16 +44,20 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """Whether to connect to pods, to see what they present."""
 
 
-class LinkLog:
-    """Tells the log how the link to the server fares; the same trouble once."""
+class Link:
+    """Whether the server is connected. Tells the log, the same trouble once, and *changed*."""
 
-    def __init__(self) -> None:
+    def __init__(self, changed: Callable[[], None]) -> None:
         self._said = ""
+        self._changed = changed
+        self.up = False
 
     def connected(self) -> None:
         """The server has accepted the stream."""
         self._said = ""
+        self.up = True
         log.info("connected to the management plane")
+        self._changed()
 
     def disconnected(self, error: RelayError, retry_in: float) -> None:
         """The stream ended, or none came about."""
@@ -61,6 +65,8 @@ class LinkLog:
         tell = log.debug if text == self._said else log.warning
         tell("not connected to the management plane", error=text, retry_seconds=round(retry_in, 2))
         self._said = text
+        self.up = False
+        self._changed()
 
     def issued(self, not_after: datetime) -> None:
         """A new client certificate has been saved."""
@@ -72,7 +78,8 @@ async def run_agent(kube: KubeClient, options: Options) -> None:
     outputs = Outputs(options.cluster, options.namespace)
     verifier = Verifier()
     reporter = Reporter(kube, Discovery(options.cluster, options.namespace), lambda: certifier.known, pods=verifier.see)
-    restarter = Restarter(kube, options.namespace)
+    link = Link(lambda: restarter.look())
+    restarter = Restarter(kube, options.namespace, linked=lambda: link.up)
     certificates = Certificates(options.cluster, options.namespace, restarter, verifier.presented)
     certifier = Certifier(
         kube,
@@ -94,7 +101,7 @@ async def run_agent(kube: KubeClient, options: Options) -> None:
             publication=reporter.publication,
             subscriber=applier,
             credentials=SecretStore(kube, options.secrets) if options.secrets is not None else None,
-            observer=LinkLog(),
+            observer=link,
         )
     except ValueError as error:
         raise BadOption(f"--relay-address: {error}") from error
@@ -110,7 +117,7 @@ async def run_agent(kube: KubeClient, options: Options) -> None:
 
     async def serve_probes() -> None:
         probes = Probes(
-            collectors=[AgentMetrics(reporter, outputs, applier, relay)],
+            collectors=[AgentMetrics(options.cluster, reporter, outputs, applier, certifier, relay)],
             ready=missing,
             snapshots={"input": inputs, "output": desired},
         )

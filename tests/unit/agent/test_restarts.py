@@ -92,6 +92,26 @@ def check(cluster: Cluster) -> None:
         assert not [p for p in cluster.pods.values() if p.owner == ISTIOD and p.restarted_for != NEW], "istiod is old"
 
 
+@given(clusters())
+def test_without_the_management_plane_nothing_begins_that_requests_depend_on(cluster: Cluster) -> None:
+    """Other clusters would go on calling the pods that end. istiod restarts; all else when it is connected again."""
+    for _ in range(MOST_STEPS):
+        made = plan(cluster.selectors, NEW, replace(cluster.scene, linked=False), cluster.now)
+        cluster.act(made)
+        steps = cluster.steps()
+        for step in steps[:1]:
+            step()
+        if not steps and not made.actions:
+            break
+    else:
+        pytest.fail("the restart goes round in circles")
+
+    assert set(cluster.begun) <= {ISTIOD}
+    assert [name for name in cluster.evicted if not name.startswith("istiod")] == []
+    go_on(cluster)
+    assert look(cluster).actions == ()
+
+
 @given(clusters(), st.lists(st.tuples(st.integers(0, 99), st.integers(0, 3)), max_size=60))
 def test_no_destination_loses_its_last_ready_pod(cluster: Cluster, history: list[tuple[int, int]]) -> None:
     """Whatever comes when, and wherever the agent is killed: nothing is lost or restarted twice, istiod is first.
