@@ -28,7 +28,7 @@ from isthmus.discovery import INPUT_KINDS, discover
 from isthmus.embedded.fleet import Fleet, walkthrough
 from isthmus.install import ManagementPlaneValues, Release
 from isthmus.istio.kinds import OUTPUT_KINDS
-from isthmus.kube import KubeClient
+from isthmus.kube import KubeClient, NotFound
 from isthmus.model.ref import ObjectKey
 from isthmus.server.notes import TRUST, Notes
 from isthmus.server.records import with_certificate
@@ -94,6 +94,24 @@ class Federation:
                 state["mgmt", key_of(item)] = content(item) | {"status": status_of(item)}
         return state
 
+    async def unfinished(self) -> list[str]:
+        """Meshes that are to trust one root and do not run with their certificates yet, a line for each."""
+        lines = []
+        for virtual_mesh in (await self.mgmt.list(VirtualMesh.KIND)).items:
+            names = (
+                [ref["name"] for ref in virtual_mesh["spec"]["meshes"]] if "mtlsConfig" in virtual_mesh["spec"] else ()
+            )
+            for name in names:
+                cluster = next(found for found in self.fleet.managed if name.endswith(f"-{found}"))
+                try:
+                    found = await self.kube[cluster].get(IssuedCertificate.KIND, "gloo-mesh", name)
+                except NotFound:
+                    found = {}
+                state = (found.get("status") or {}).get("state")
+                if state != IssuedCertificateState.FINISHED.value:
+                    lines.append(f"unfinished: the certificate of {name} is {state or 'not there'}")
+        return lines
+
     async def certificates(self, cluster: str) -> dict[str, IssuedCertificateStatus]:
         """How far the certificate of each mesh of *cluster* should be, by name: as it is, but done."""
         found = {}
@@ -145,12 +163,15 @@ class Federation:
         return state
 
     async def settled(self) -> State:
-        """The state once it is what it should be; fails with the difference when it does not come to that."""
+        """The state once it is what it should be, and all pods run with their certificates.
+
+        Fails with the difference when it does not come to that.
+        """
         difference = ["nothing was compared"]
 
         async def same() -> State | None:
             expected, actual = await self.expected(), await self.actual()
-            difference[:] = compare(actual, expected)
+            difference[:] = compare(actual, expected) + await self.unfinished()
             return None if difference else actual
 
         try:
