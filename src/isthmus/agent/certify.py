@@ -31,7 +31,7 @@ from isthmus.agent.certificates import (
 from isthmus.agent.outputs import Outputs
 from isthmus.agent.vault import Signer, VaultSigner
 from isthmus.api.certificate_request import CertificateRequest
-from isthmus.api.issued_certificate import IssuedCertificate, IssuedCertificateState
+from isthmus.api.issued_certificate import IssuedCertificate, IssuedCertificateState, IssuedCertificateStatus
 from isthmus.kube import (
     AlreadyExists,
     Changed,
@@ -126,6 +126,11 @@ class Certifier:
     def pending(self) -> int:
         """Certificates that wait to be looked at, now or at a time."""
         return len(self._crew.queue) + self._crew.queue.postponed
+
+    def statuses(self) -> list[tuple[str, IssuedCertificateStatus]]:
+        """How far each certificate is, by name of its mesh."""
+        found = ((name, self._certificates.reports(name)[1]) for name in sorted(self._certificates.names()))
+        return [(name, certificate.status) for name, certificate in found if certificate and certificate.status]
 
     def received(self) -> None:
         """Take what the server has sent."""

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 import msgspec
 import structlog
@@ -27,6 +29,7 @@ from isthmus.pki import (
     sign_intermediate,
 )
 from isthmus.program.crew import Crew
+from isthmus.program.durations import Durations
 from isthmus.program.records import encode
 from isthmus.server.fleet import Fleet
 from isthmus.server.plane import Plane
@@ -124,6 +127,14 @@ def sign(
     )
 
 
+class _Arrival(NamedTuple):
+    """When a generation of a request came; *at* None once it is answered."""
+
+    uid: str
+    generation: int
+    at: float | None
+
+
 class Issuer:
     """Answers the requests of all clusters."""
 
@@ -137,12 +148,22 @@ class Issuer:
         self._crew: Crew[Asked] = Crew(self._act, SIGNERS)
         self._answers: dict[Asked, tuple[bytes, bytes]] = {}
         """What was signed (request, certificate wanted, trust) and the answer to it."""
+        self._arrived: dict[Asked, _Arrival] = {}
         self.signed = 0
+        self.renewed = 0
+        """How many of those signed are for meshes that had a certificate."""
         self.refused = 0
+        self.failed = 0
+        """How many could not be signed although they ask for the right thing."""
+        self.durations = Durations()
+        """From the arrival of a request to its answer."""
 
     def requests(self, cluster: str, keys: Iterable[ObjectKey]) -> None:
         """Look at requests of *cluster* that came, changed or went."""
-        self._crew.add(((cluster, key), 0) for key in keys)
+        asked = [(cluster, key) for key in keys]
+        for one in asked:
+            self._note_arrival(one)
+        self._crew.add((one, 0) for one in asked)
 
     def outputs(self, cluster: str, keys: Iterable[ObjectKey]) -> None:
         """Look at the requests for those of *keys* that are certificates and are now wanted otherwise."""
@@ -200,14 +221,37 @@ class Issuer:
             try:
                 status = await asyncio.to_thread(sign, request, wanted, *signer, serial=serial, now=now)
             except PemInvalid as error:
-                self._refuse(asked, request, str(error))
+                self._refuse(asked, request, str(error), failed=True)
                 return True
             self._answers[asked] = (basis, answer(request, status))
             self.signed += 1
+            self.renewed += self._has_one(asked)
             log.info("intermediate signed", cluster=cluster, request=str(key), serial=f"{serial:x}")
         if self._is_current(asked, request):
             self._publish(asked, self._answers[asked][1])
+            self._note_answer(asked)
         return True
+
+    def _has_one(self, asked: Asked) -> bool:
+        cluster = self._fleet.clusters.get(asked[0])
+        status = cluster.certificates.get(asked[1].name) if cluster is not None else None
+        return status is not None and bool(status.not_after)
+
+    def _note_arrival(self, asked: Asked) -> None:
+        cluster = self._fleet.clusters.get(asked[0])
+        request = cluster.requests.get(asked[1]) if cluster is not None else None
+        if request is None:
+            self._arrived.pop(asked, None)
+            return
+        meta, before = request.metadata, self._arrived.get(asked)
+        if not _is_finished(request) and (before is None or before[:2] != (meta.uid, meta.generation)):
+            self._arrived[asked] = _Arrival(meta.uid, meta.generation, time.monotonic())
+
+    def _note_answer(self, asked: Asked) -> None:
+        arrival = self._arrived.get(asked)
+        if arrival is not None and arrival.at is not None:
+            self.durations.observe(time.monotonic() - arrival.at)
+            self._arrived[asked] = arrival._replace(at=None)
 
     def _is_current(self, asked: Asked, request: CertificateRequest) -> bool:
         """Whether *request* still is what the agent asks for; if not, it is looked at again anyway."""
@@ -224,14 +268,16 @@ class Issuer:
             return None, None
         return output.object.spec, output.virtual_mesh
 
-    def _refuse(self, asked: Asked, request: CertificateRequest, reason: str) -> None:
+    def _refuse(self, asked: Asked, request: CertificateRequest, reason: str, *, failed: bool = False) -> None:
         status = CertificateRequestStatus(state=CertificateRequestState.FAILED, error=reason)
         record = answer(request, status)
         if self._answers.get(asked, (b"", b""))[1] != record:
-            self.refused += 1
+            self.failed += failed
+            self.refused += not failed
             log.warning("certificate request refused", cluster=asked[0], request=str(asked[1]), error=reason)
         self._answers[asked] = (b"", record)
         self._publish(asked, record)
+        self._note_answer(asked)
 
     def _publish(self, asked: Asked, record: bytes | None) -> None:
         cluster, key = asked

@@ -87,7 +87,7 @@ class Server:
         self._ledger = Ledger(self._fleet, self._notes)
         self._secrets = ServerSecrets(options.secrets)
         self._unread_secrets = dict.fromkeys(self._secrets.names)
-        self._metrics = ServerMetrics(self._fleet, self._plane, self._writer, self._issuer)
+        self._metrics = ServerMetrics(self._fleet, self._plane, self._writer, self._issuer, self._roots)
         self._relay: RelayServer | None = None
         self._last_known: dict[ObjectKey, Any] = {}
         self._progress = asyncio.Event()

@@ -123,6 +123,16 @@ class Plane:
         """Create KubernetesClusters."""
         await self.mgmt.load(registration(name) for name in clusters)
 
+    async def get(self, path: str) -> tuple[int, str]:
+        """Code and text of a page on the port for operators."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.options.metrics_port)
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        answer = (await reader.read()).decode()
+        writer.close()
+        await writer.wait_closed()
+        head, _, body = answer.partition("\r\n\r\n")
+        return int(head.split()[1]), body
+
     async def items(self, kind: Kind) -> dict[str, Manifest]:
         """The objects of *kind*, by name."""
         return {item["metadata"]["name"]: item for item in (await self.kube.list(kind)).items}

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from isthmus.api.certificate_request import CertificateRequest
 from isthmus.api.certificate_verification import CertificateVerification
 from isthmus.api.issued_certificate import IssuedCertificate
 from isthmus.api.virtual_mesh import VirtualMesh
@@ -139,6 +140,46 @@ async def test_rollback_ends_with_the_old_root_and_continue_begins_again(plane: 
             await until(at(plane, "NOT_ROTATING"))
             await until(lambda: accepted(plane))
     assert seen["a"][-1].signing_root_ca == old["root-cert.pem"]
+
+
+async def test_issuance_and_rotation_are_metrics(plane: Plane) -> None:
+    await plane.register("a")
+    old = valid_root(end=datetime.now(UTC) + 400 * DAY)
+    await plane.mgmt.load([virtual_mesh(named("old"), "a", **BY_HAND), secret("old", old), secret("new", valid_root())])
+    async with plane.agent("a") as a, plane.server():
+        certifier = Certifier(a, "a")
+
+        async def metrics() -> dict[str, float]:
+            lines = (await plane.get("/metrics"))[1].splitlines()
+            return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines if line[0] != "#"}
+
+        async with following(certifier):
+            await until(lambda: accepted(plane))
+            first = await metrics()
+            await rotate_to(plane, named("new"), "a", **BY_HAND)
+            await until(at(plane, "ADDING_NEW_ROOT", "VERIFYING"))
+        certifier.ask(b"no request")
+        await until(certifier.answer)
+        await until(lambda: key_of(CertificateRequest, "a") in a.held_records)
+        later = await metrics()
+
+    assert first["isthmus_intermediates_signed_total"] == 1
+    assert first["isthmus_request_answer_seconds_count"] == 1
+    assert first['isthmus_rotation_step{step="NOT_ROTATING",virtual_mesh="gloo-mesh/vm"}'] == 1
+    expires = first['isthmus_root_expiry_timestamp_seconds{secret="gloo-mesh/old",virtual_mesh="gloo-mesh/vm"}']
+    assert abs(expires - (datetime.now(UTC) + 400 * DAY).timestamp()) < 3600
+    assert not any("isthmus_rotation_changed" in name for name in first)
+
+    assert later["isthmus_intermediates_signed_total"] == 2
+    assert later["isthmus_requests_refused_total"] == 1
+    assert later["isthmus_request_answer_seconds_count"] == 3
+    assert later['isthmus_rotation_step{step="ADDING_NEW_ROOT",virtual_mesh="gloo-mesh/vm"}'] == 1
+    assert later['isthmus_rotation_step{step="NOT_ROTATING",virtual_mesh="gloo-mesh/vm"}'] == 0
+    assert later['isthmus_rotation_verifying{virtual_mesh="gloo-mesh/vm"}'] == 1
+    changed = later['isthmus_rotation_changed_timestamp_seconds{virtual_mesh="gloo-mesh/vm"}']
+    assert abs(changed - datetime.now(UTC).timestamp()) < 600
+    assert later['isthmus_mesh_certificate_state{cluster="a",mesh="mesh-a",state="FINISHED"}'] == 1
+    assert 'isthmus_root_expiry_timestamp_seconds{secret="gloo-mesh/new",virtual_mesh="gloo-mesh/vm"}' in later
 
 
 async def test_a_generated_root_comes_back_after_a_provided_one(plane: Plane) -> None:
