@@ -44,7 +44,7 @@ def ask(vault: VaultCA, credential: Credential, csr: bytes, days: int) -> Signed
         except (KeyError, TypeError) as error:
             raise SigningFailed(f"{FIELD}.server: {vault.server} does not answer as Vault does") from error
         try:
-            answer = client.write_data(_path(vault), data=_request(csr, days))
+            answer = _signed(client, _path(vault), _request(csr, days))
         except (VaultError, requests.RequestException) as error:
             raise SigningFailed(_not_signed(error, vault)) from error
         finally:
@@ -90,6 +90,15 @@ def _log_in(client: Client, credential: Credential) -> None:
             client.auth.approle.login(role_id=role_id, secret_id=secret_id, mount_point=mount)
 
 
+def _signed(client: Client, path: str, request: dict[str, Any]) -> Any:
+    try:
+        return client.write_data(path, data={**request, "not_before_duration": EARLIER})
+    except InvalidRequest as error:
+        if "notBefore" not in str(error):
+            raise
+        return client.write_data(path, data=request)  # its authority is younger than that
+
+
 def _path(vault: VaultCA) -> str:
     return vault.ca_path.strip("/").removeprefix("v1/")
 
@@ -100,7 +109,6 @@ def _request(csr: bytes, days: int) -> dict[str, Any]:
         "use_csr_values": True,  # subject and SPIFFE ids; whether these are right is checked afterwards
         "ttl": f"{days * 24}h",
         "max_path_length": 0,
-        "not_before_duration": EARLIER,
         "format": "pem",
     }
 

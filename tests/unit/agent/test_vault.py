@@ -368,6 +368,7 @@ class Stand(ThreadingHTTPServer):
         self.calls: list[tuple[str, Json, dict[str, str]]] = []
         self.answers: dict[str, tuple[int, Any]] = {}
         """What is answered instead, by path."""
+        self.younger = False
 
     def answer(self, path: str, body: Json, headers: dict[str, str]) -> tuple[int, Any]:
         """Status and body."""
@@ -376,6 +377,8 @@ class Stand(ThreadingHTTPServer):
             return self.answers[path]
         if path.endswith("/login"):
             return 200, {"auth": {"client_token": TEMPORARY}}
+        if path == SIGNING and self.younger and "not_before_duration" in body:
+            return 400, {"errors": ["notBefore before signer's notBefore"]}
         if path == SIGNING:
             issuer = root("vault")
             now = datetime.now(UTC)
@@ -628,6 +631,15 @@ async def test_a_token_that_cannot_be_given_back_spoils_nothing(secrets: KubeCli
     status = await VaultSigner(secrets, NAMESPACE).sign(elsewhere(vault_at(stand, app_role_auth=APP_ROLE)), CSR)
 
     assert status.signed_certificate
+
+
+async def test_an_authority_that_is_younger_than_the_margin_signs_without(secrets: KubeClient, stand: Stand) -> None:
+    """Vault refuses what would begin before its own certificate."""
+    stand.younger = True
+
+    await VaultSigner(secrets, NAMESPACE).sign(elsewhere(vault_at(stand)), CSR)
+
+    assert [body.get("not_before_duration") for _, body, _ in stand.calls] == ["15m", None]
 
 
 async def test_a_server_that_is_not_there_is_named(secrets: KubeClient) -> None:
