@@ -16,11 +16,11 @@ from isthmus.agent.certificates import SigningFailed, data_of
 from isthmus.api.certificate_request import CertificateRequestState, CertificateRequestStatus
 from isthmus.api.common import ObjectRef, VaultAppRoleAuth, VaultCA, VaultKubernetesAuth
 from isthmus.api.issued_certificate import IssuedCertificateSpec
+from isthmus.api.vault import vault_problems
 from isthmus.kube import KubeClient, KubeError, NotFound
 from isthmus.model.kinds import SECRET
 from isthmus.pki import PemInvalid
 from isthmus.pki.issued import chain_to_root
-from isthmus.translate.trust.vault import vault_problems
 
 FIELD = "spec.agentCa.vault"
 TOKEN_KEY = "token"

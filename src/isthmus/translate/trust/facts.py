@@ -10,11 +10,13 @@ import msgspec
 from isthmus.api.common import CertificateRotationState, CommonCertOptions, VaultCA
 from isthmus.api.discovery import Mesh, Workload
 from isthmus.api.issued_certificate import IssuedCertificateStatus
+from isthmus.api.vault import vault_problems
 from isthmus.api.virtual_mesh import MtlsConfig, RotationCondition, SharedTrust, VirtualMesh
 from isthmus.model.problem import Problem
 from isthmus.model.ref import Ref
 from isthmus.translate.membership import Seniority, seniority
-from isthmus.translate.trust.vault import vault_of, vault_problems
+from isthmus.translate.trust.vault import PATH as VAULT_PATH
+from isthmus.translate.trust.vault import vault_of
 
 DEFAULT_TRUST_DOMAIN = "cluster.local"
 DEFAULT_SERVICE_ACCOUNT = "istio-citadel"
@@ -213,7 +215,7 @@ def _config_problems(config: MtlsConfig, key: str) -> Iterator[Problem]:
         message = "names no authority: vault is one"
         yield Problem(f"{path}.intermediateCertificateAuthority", "MissingField", message)
     elif elsewhere is not None and elsewhere.vault is not None:
-        yield from vault_problems(elsewhere.vault)
+        yield from vault_problems(elsewhere.vault, VAULT_PATH)
     elif config.shared.root_certificate_authority is None:
         message = f"No ca source specified for Virtual Mesh ({key}): rootCertificateAuthority is one"
         yield Problem(path, "MissingField", message)
