@@ -387,7 +387,9 @@ class _Session:
             patch["spec"] = spec
         answer = await self._kube.patch(controller.kind, namespace, name, patch)
         version = answer["metadata"]["resourceVersion"]
-        if version != controller.resource_version:
+        seen: Controller | None = self._seen[controller.kind].get((namespace, name))
+        # The watch may have been faster: it has told this version, or that the controller is gone since.
+        if seen is not None and newer(version, seen.resource_version):
             self._written[controller.kind, (namespace, name)] = version
 
     async def _evict(self, pod: Pod) -> None:

@@ -8,7 +8,7 @@ from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -21,7 +21,7 @@ from isthmus.api.pod_bounce_directive import BY_HAND, PodBounceDirective
 from isthmus.embedded import EmbeddedCluster
 from isthmus.embedded.controllers import Addresses, Controllers
 from isthmus.embedded.door import InProcess
-from isthmus.kube import KubeClient
+from isthmus.kube import KubeClient, Removed, WatchEvent
 from isthmus.model.kinds import CONFIG_MAP, DEPLOYMENT, NODE, POD, REPLICA_SET, SECRET, SERVICE
 from isthmus.model.ref import Kind
 from tests.unit.agent.test_apply import until
@@ -243,6 +243,42 @@ async def test_an_agent_that_is_started_again_and_again_restarts_nothing_twice(w
             await until(progress(running, mark))
 
     assert await world.generations() == {name: number + 1 for name, number in before.items()}
+
+
+class Slow:
+    """A client that answers a change of Deployment ``b`` only when the watch has told that it is gone again."""
+
+    def __init__(self, kube: KubeClient) -> None:
+        self._kube = kube
+        self._gone = asyncio.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._kube, name)
+
+    async def watch(self, kind: Kind, *given: Any, **named: Any) -> AsyncIterator[WatchEvent]:
+        async for event in self._kube.watch(kind, *given, **named):
+            yield event
+            if isinstance(event, Removed) and kind == DEPLOYMENT:
+                self._gone.set()
+
+    async def patch(self, kind: Kind, namespace: str, name: str, patch: Manifest) -> Manifest:
+        answer = await self._kube.patch(kind, namespace, name, patch)
+        if name == "b":
+            await self._kube.delete(kind, namespace, name)
+            await self._gone.wait()
+        return answer
+
+
+async def test_a_controller_that_goes_while_it_is_restarted_holds_nothing_up(world: World) -> None:
+    """The answer to a change may come after all that the watch has to tell of it."""
+    await world.deploy("default", "c")
+    mark = await world.issue(1)
+    await world.serve_root(1)
+
+    async with restarter(cast("KubeClient", Slow(world.kube))) as running:
+        await until(progress(running, mark))
+
+    assert await world.marks() == {app: {mark} for app in ("istiod", "a", "c")}
 
 
 async def test_another_certificate_restarts_them_again(world: World) -> None:
