@@ -191,7 +191,7 @@ async def rotate_to(plane: Plane, root: Manifest, *clusters: str, **config: Any)
 
 async def steps_of(plane: Plane) -> list[str]:
     """The states in the log of rotations."""
-    return [entry.get("state", "NOT_ROTATING") for entry in (await status_of(plane)).get("conditions", ())]
+    return [entry["state"] for entry in (await status_of(plane)).get("conditions", ())]
 
 
 def at(plane: Plane, *states: str) -> Callable[[], Awaitable[bool]]:

@@ -167,15 +167,15 @@ def advance(
         return moved
     successor, state = rotation.successor, rotation.state
     if at_once and wanted not in (rotation.deployed, successor):
-        return _ended(rotation, wanted, State.FINISHED, f"replaced at once by {_called(wanted)}", said, now)
+        return _ended(rotation, wanted, f"replaced at once by {_called(wanted)}", said, now)
     if successor is None:
         if wanted == rotation.deployed:
             return rotation
         return _to(rotation, State.ADDING_NEW_ROOT, wanted, f"{_called(wanted)} is added to the trusted roots", now)
     if at_once:
         if wanted == successor:
-            return _ended(rotation, wanted, State.FINISHED, f"replaced at once by {_called(wanted)}", said, now)
-        return _ended(rotation, wanted, State.NOT_ROTATING, f"{_called(successor)} is not trusted any more", said, now)
+            return _ended(rotation, wanted, f"replaced at once by {_called(wanted)}", said, now)
+        return _ended(rotation, wanted, f"{_called(wanted)} is the only root again", said, now)
     if wanted == successor or (state is State.DELETING_OLD_ROOT and wanted != rotation.deployed):
         if not manual:
             return _onward(rotation, said, now) if settled else rotation
@@ -185,8 +185,8 @@ def advance(
     if state in (State.PROPAGATING_NEW_INTERMEDIATE, State.DELETING_OLD_ROOT):
         return _back(rotation, successor, f"{_called(successor)} is no longer wanted", now)
     # Nobody has a certificate of the successor, so trust in it may go at any time.
-    message = f"{_called(successor)} is not trusted any more"
-    return _ended(rotation, rotation.deployed, State.NOT_ROTATING, message, said, now)
+    message = f"{_called(successor)} is not trusted any more; {_called(rotation.deployed)} is the only root again"
+    return _ended(rotation, rotation.deployed, message, said, now)
 
 
 def _moved(rotation: Rotation, wanted: Root) -> Rotation:
@@ -239,7 +239,7 @@ def _onward(rotation: Rotation, said: Said, now: str) -> Rotation:
             return _to(rotation, State.DELETING_OLD_ROOT, wanted, message, now)
         case _:
             message = f"{_called(wanted)} is the only root"
-            return _ended(rotation, wanted, State.FINISHED, message, said, now, state=rotation.state)
+            return _ended(rotation, wanted, message, said, now, state=rotation.state)
 
 
 def _back(rotation: Rotation, successor: Root, why: str, now: str) -> Rotation:
@@ -259,7 +259,6 @@ def _back(rotation: Rotation, successor: Root, why: str, now: str) -> Rotation:
 def _ended(
     rotation: Rotation,
     root: Root,
-    how: State,
     message: str,
     said: Said,
     now: str,
@@ -271,7 +270,7 @@ def _ended(
     ended = msgspec.structs.replace(
         _answered(rotation, spent, said), deployed=root, successor=None, state=state, verifying=False, returning=False
     )
-    return _noted(ended, how, message, now)
+    return _noted(ended, State.FINISHED, message, now)
 
 
 def _answered(rotation: Rotation, spent: dict[str, Answer], said: Said) -> Rotation:
