@@ -16,6 +16,7 @@ import yaml
 
 from isthmus.api import crds
 from isthmus.api.base import Resource
+from isthmus.api.certificate_verification import CertificateVerification
 from isthmus.api.discovery import Mesh
 from isthmus.api.kinds import CERTIFICATES, DISCOVERED, POLICIES, REGISTRATION
 from isthmus.api.kubernetes_cluster import KubernetesCluster
@@ -275,7 +276,9 @@ def _policies(report: Report, seen: Observed) -> None:
             metadata, status = item["metadata"], item.get("status") or {}
             about = f"{item['kind']} {metadata.get('namespace', '')}/{metadata['name']}"
             state = status.get("state", "PENDING")
-            accepted += state == "ACCEPTED"
+            accepted += state in ("ACCEPTED", "VERIFIED")
+            if resource is CertificateVerification and state != "INVALID":
+                continue  # acted on, or waiting for its step
             if not status:
                 if resource is VirtualMesh:
                     troubles.append(f"{about} is not processed yet")
