@@ -35,6 +35,8 @@ AT_ONCE = 10  # connections
 PATIENCE_SECONDS = 2.0  # for one pod to answer
 REST_SECONDS = 5.0  # between two rounds
 DOUBT_SECONDS = 60.0  # after which a doubtful pod is looked at again: proxies renew their certificates by themselves
+# Codes of X509_verify_cert for chains that end elsewhere. Source: https://docs.openssl.org/3.0/man3/X509_STORE_CTX_get_error/
+UNTRUSTED = (2, 18, 19, 20, 21)
 
 log = structlog.get_logger("isthmus.verify")
 
@@ -166,7 +168,8 @@ async def _knock(pod: MeshPod, port: int, trusting: ssl.SSLContext) -> Shown:
         return Shown(await _handshake(pod, port, trusting))
     except ssl.SSLCertVerificationError as error:
         # Who it is that is not trusted: a failed handshake does not tell.
-        return Shown(await _handshake(pod, port, _context(b"", pod.alpn)), error.verify_message or "not trusted")
+        problem = "it is under another root" if error.verify_code in UNTRUSTED else error.verify_message
+        return Shown(await _handshake(pod, port, _context(b"", pod.alpn)), problem or "not trusted")
 
 
 async def _handshake(pod: MeshPod, port: int, context: ssl.SSLContext) -> bytes:

@@ -208,13 +208,14 @@ def judge(pod: MeshPod, answer: Answer, place: InPlace) -> Finding:
         return Finding(Outcome.PRESUMED if later else Outcome.UNKNOWN, reason)
     try:
         presented = read_presented(answer.certificate)
-        if answer.problem:
-            return Finding(Outcome.OTHER, f"{answer.problem}: {_called(presented.uris)}signed by {presented.issuer}")
         identities = {
             f"spiffe://{domain}/ns/{pod.namespace}/sa/{pod.service_account}" for domain in place.trust_domains
         }
+        wrong = [answer.problem] if answer.problem else []
         if pod.role is not Role.CONTROL_PLANE and not identities & set(presented.uris):
-            return Finding(Outcome.OTHER, f"it says it is {' and '.join(presented.uris)}, not {min(identities)}")
+            wrong.append(f"it is for {' and '.join(presented.uris)}, not {min(identities)}")
+        if wrong:
+            return Finding(Outcome.OTHER, f"{'; '.join(wrong)}; signed by {presented.issuer}")
         return Finding(Outcome.SHARED if is_signed_by(answer.certificate, place.signer) else Outcome.EARLIER)
     except PemInvalid as error:
         return Finding(Outcome.OTHER, str(error))
@@ -273,11 +274,6 @@ def _ports(containers: Iterable[Manifest], notes: Mapping[str, str]) -> tuple[in
 
 def _numbers(text: str) -> frozenset[int]:
     return frozenset(int(word) for word in text.replace(",", " ").split() if word.isdigit())
-
-
-def _called(uris: Iterable[str]) -> str:
-    names = " and ".join(uris)
-    return f"{names}, " if names else ""
 
 
 def _moment(text: str | None) -> datetime | None:

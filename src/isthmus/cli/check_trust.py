@@ -254,7 +254,9 @@ def _workloads(report: Report, member: Member, status: IssuedCertificateStatus, 
     restart = f"restart them; `meshctl describe mesh {name}` names more"
     if found.other:
         others = [f"{pod.name}: {pod.reason}" for pod in found.pods if pod.shows_other]
-        report.say(check, f"{_pods(found.other)} with another certificate: {_some(others, found.other, '; ')}", restart)
+        problem = f"{_pods(found.other)} with another certificate: {_some(others, found.other, '; ')}"
+        # Before they have restarted that is how it goes.
+        report.say(check, problem, restart, warning=status.state is not State.FINISHED)
     elif found.unknown:
         silent = [f"{pod.name}: {pod.reason}" for pod in found.pods if not pod.shows_other]
         problem = f"{_pods(found.unknown)} older than the certificate and not seen to present it"

@@ -50,7 +50,7 @@ async def restart_mesh(mgmt: KubeClient, remote: KubeClient, namespace: str, nam
         say(f"no pod of {name} runs with an older certificate")
         return
     outdated = status.outdated_pods.count if status.outdated_pods is not None else 0
-    say(f"{outdated} pods of {name} run with an older certificate")
+    say(f"{_pods(outdated)} of {name} with an older certificate")
     ref = certificate.spec.pod_bounce_directive
     if ref is not None:
         say("the mesh restarts by itself, so this only watches")
@@ -157,10 +157,14 @@ async def _watch(remote: KubeClient, ref: ObjectRef, seconds: float) -> None:
 
 def _tell(before: tuple[int, Sequence[str]], now: tuple[int, Sequence[str]]) -> None:
     if now[0] != before[0]:
-        say(f"{now[0]} pods restarted")
+        say(f"{_pods(now[0])} restarted")
     for sentence in now[1]:
         if sentence not in before[1]:
             say(f"  {sentence}")
+
+
+def _pods(count: int) -> str:
+    return "1 pod" if count == 1 else f"{count} pods"
 
 
 async def _clear(remote: KubeClient, ref: ObjectRef) -> None:

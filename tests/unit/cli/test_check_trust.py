@@ -294,6 +294,21 @@ FAULTS: dict[str, tuple[Callable[[Fleet], None], dict[str, str]]] = {
         others,
         {f"cluster1: Workloads of {NAMES[1]}": f"error: 11 pods with another certificate: {ELEVEN}"},
     ),
+    "workloads-before-their-restart": (
+        of_cluster1(
+            state="ISSUED",
+            outdatedPods={"count": 1, "names": ["default/a"]},
+            workloads={
+                "observedTrust": "t1",
+                "other": 1,
+                "pods": [{"name": "default/a", "showsOther": True, "reason": "why"}],
+            },
+        ),
+        {
+            f"cluster1: Restarts of {NAMES[1]}": "warning: 1 pod with an older certificate: default/a",
+            f"cluster1: Workloads of {NAMES[1]}": "warning: 1 pod with another certificate: default/a: why",
+        },
+    ),
     "workloads-that-show-nothing": (
         of_cluster1(workloads={"observedTrust": "t1", "unknown": 1, "pods": [{"name": "default/a", "reason": "mute"}]}),
         {

@@ -153,7 +153,7 @@ def test_all_that_is_outdated_restarts_once(fleet: Fleet) -> None:
 
     assert (result.exit_code, result.stderr) == (0, "")
     lines = result.stdout.splitlines()
-    assert lines[0] == f"6 pods of {MESH} run with an older certificate"
+    assert lines[0] == f"6 pods of {MESH} with an older certificate"
     assert "  Deployment istio-system/istiod is restarting" in lines
     assert "6 pods restarted" in lines
     assert lines[-1] == f"every pod of {MESH} runs with the present certificate"

@@ -238,8 +238,8 @@ def _to_come(mesh: Ref, status: IssuedCertificateStatus | None, root: RootFacts)
 
 
 def _others(mesh: Ref, status: IssuedCertificateStatus | None, root: RootFacts) -> Iterable[str]:
-    """Which pods of *mesh* were seen to present what leads to no wanted root."""
-    workloads = status.workloads if status is not None else None
+    """Which pods of *mesh* were seen to present another certificate, though none is to be restarted for its age."""
+    workloads = status.workloads if status is not None and status.outdated_pods is None else None
     if workloads is not None and workloads.observed_trust == root.trust and workloads.other:
         named = [f"{pod.name} ({pod.reason})" for pod in workloads.pods if pod.shows_other][:MOST_NAMES]
         more = ", ..." if workloads.other > len(named) else ""
