@@ -418,7 +418,7 @@ def measure(rotation: Rotation, what: str) -> None:
     again = sum(
         1
         for answer in sent
-        for call in calls_of(answer["body"])
+        for call in calls_of(answer.get("body"))
         if (call.get("served") or {}).get("request", {}).get("x-envoy-attempt-count", "1") != "1"
     )
     total = f"{len(sent)} requests across clusters, {len(failures(sent))} failed, {again} at the second attempt"

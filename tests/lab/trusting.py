@@ -86,7 +86,7 @@ def from_outside(lab: Lab, cluster: str, path: str) -> Iterator[Calling]:
 
 def is_whole(answer: Json) -> bool:
     """Whether it was answered, and so was every call between services on the way, at once."""
-    return answer["status"] == 200 and all(call.get("status") == 200 for call in calls_of(answer["body"]))
+    return answer["status"] == 200 and all(call.get("status") == 200 for call in calls_of(answer.get("body")))
 
 
 def calls_of(body: Any) -> Iterator[Json]:
