@@ -32,7 +32,7 @@ UNSHARE = ("unshare", "--net", "--mount", "--pid", "--ipc", "--uts", "--fork", "
 END_SECONDS = 20.0
 WATCHERS = Path("/proc/sys/fs/inotify/max_user_instances")
 MOST_WATCHERS = 1024
-"""Each sidecar has three, and all of them run as one user; the kernel's 128 are too few for two labs that restart pods."""
+"""Each sidecar takes three, all as one user: the kernel's 128 are too few for two labs that restart pods."""
 
 
 class BoxFailed(Exception):
