@@ -147,17 +147,17 @@ async def _roots(
     """The Secrets of roots that are not in *namespace*."""
     from isthmus.api.parse import parse
     from isthmus.api.virtual_mesh import VirtualMesh
-    from isthmus.cli.check_trust import root_secret
     from isthmus.kube import Forbidden, NotFound
     from isthmus.model.kinds import SECRET
+    from isthmus.server.roots import Wanted, wanted_root
 
     found = []
     for manifest in objects.get(VirtualMesh.KIND, ()):
         virtual_mesh = parse(manifest)
-        ref = root_secret(virtual_mesh, namespace) if isinstance(virtual_mesh, VirtualMesh) else None
-        if ref is not None and ref.name and ref.namespace and ref.namespace != namespace:
+        wanted = wanted_root(virtual_mesh, namespace) if isinstance(virtual_mesh, VirtualMesh) else None
+        if isinstance(wanted, Wanted) and wanted.secret.namespace != namespace:
             try:
-                found.append(await cluster.get(SECRET, ref.namespace, ref.name))
+                found.append(await cluster.get(SECRET, wanted.secret.namespace, wanted.secret.name))
             except NotFound:
                 continue
             except Forbidden as error:

@@ -12,17 +12,18 @@ from typing import TypeVar
 import msgspec
 
 from isthmus.api.base import Resource
-from isthmus.api.common import ObjectRef
+from isthmus.api.common import CommonCertOptions, ObjectRef
 from isthmus.api.discovery import Mesh
 from isthmus.api.issued_certificate import IssuedCertificate, IssuedCertificateStatus
 from isthmus.api.issued_certificate import IssuedCertificateState as State
 from isthmus.api.parse import parse
 from isthmus.api.pod_bounce_directive import PodBounceDirective
 from isthmus.api.virtual_mesh import VirtualMesh
-from isthmus.cli.checks import AGENT, EXPIRY_NOTICE, Check, Observed, Report, argument_of, data_of
+from isthmus.cli.checks import AGENT, EXPIRY_NOTICE, SERVER, Check, Observed, Report, argument_of, data_of
 from isthmus.model import kinds
 from isthmus.pki import CA_CERT, ROOT_CERT, PemInvalid, certificate_facts, certificate_fingerprint
 from isthmus.pki.certificates import load_certificates, to_pem
+from isthmus.server.roots import Wanted, number_in, wanted_root
 from isthmus.translate.trust.domains import domain_facts, domain_warnings
 from isthmus.translate.trust.facts import trust_settings
 
@@ -95,22 +96,12 @@ def _members(meshes: Iterable[Mesh], clusters: Mapping[str, Observed | None]) ->
 # --- the virtual mesh -------------------------------------------------------------------------------------------------
 
 
-def root_secret(virtual_mesh: VirtualMesh, namespace: str) -> ObjectRef | None:
-    """The Secret of the root that *virtual_mesh* asks for, None where another party signs or nothing is asked for."""
-    shared = virtual_mesh.spec.mtls_config.shared if virtual_mesh.spec.mtls_config else None
-    root = shared.root_certificate_authority if shared is not None else None
-    if root is None:
-        return None
-    if root.secret is not None:
-        return root.secret
-    return ObjectRef(name=f"{virtual_mesh.metadata.name}.{virtual_mesh.metadata.namespace}", namespace=namespace)
-
-
 def _root(report: Report, virtual_mesh: VirtualMesh, management: Observed, now: datetime) -> None:
-    ref = root_secret(virtual_mesh, management.namespace)
-    if ref is None or kinds.SECRET in management.refused:
+    wanted = wanted_root(virtual_mesh, management.namespace)
+    if not isinstance(wanted, Wanted) or kinds.SECRET in management.refused:
         return
     check = f"Root of {virtual_mesh.metadata.name}"
+    ref = _newest(wanted, management)
     where = f"Secret {ref.namespace}/{ref.name}"
     secret = management.find(kinds.SECRET, ref.name, ref.namespace)
     if secret is None:
@@ -121,14 +112,29 @@ def _root(report: Report, virtual_mesh: VirtualMesh, management: Observed, now: 
     except PemInvalid as error:
         report.say(check, f"{where}: {error}", "restore it from its backup, or name another root")
         return
-    gone = ends <= now
+    gone, made = ends <= now, wanted.generated
     report.say(
         check,
-        f"{where} {'has expired' if gone else 'ends'} on {ends:%Y-%m-%d}" if ends - now < EXPIRY_NOTICE else "",
-        "name another root in spec.mtlsConfig.shared.rootCertificateAuthority; the new one is rolled out step by step",
+        f"{where} {'has expired' if gone else 'ends'} on {ends:%Y-%m-%d}" if ends - now < _notice(made) else "",
+        "name another root in spec.mtlsConfig.shared.rootCertificateAuthority; it is rolled out step by step"
+        if made is None
+        else f"another should have been made: `kubectl --context {management.context} -n {management.namespace} logs "
+        f"deployment/{SERVER}` says why not",
         good=f"{where}, valid until {ends:%Y-%m-%d}",
         warning=not gone,
     )
+
+
+def _newest(wanted: Wanted, management: Observed) -> ObjectRef:
+    """The Secret of the root: of generated ones the one that was made last."""
+    if wanted.generated is None:
+        return wanted.secret
+    refs = (
+        ObjectRef(name=item["metadata"]["name"], namespace=item["metadata"]["namespace"])
+        for item in management.all(kinds.SECRET, wanted.secret.namespace)
+    )
+    found = [(number, ref) for ref in refs if (number := number_in(wanted.secret, ref)) is not None]
+    return max(found)[1] if found else wanted.secret
 
 
 def _domains(report: Report, virtual_mesh: VirtualMesh, meshes: Sequence[Mesh]) -> None:
@@ -195,7 +201,7 @@ def _certificate(report: Report, virtual_mesh: VirtualMesh, member: Member, now:
         report.say(check, status.error or "FAILED", f"it is tried again when that has changed; {logs}")
     elif ends is not None and ends <= now:
         report.say(check, f"{status.state.value}{age}; it expired on {ends:%Y-%m-%d %H:%M} UTC", logs)
-    elif ends is not None and ends - now < _notice(virtual_mesh):
+    elif ends is not None and ends - now < _notice(_options(virtual_mesh)):
         problem = f"{status.state.value}{age}; it ends in {_span(ends - now)}, and should have been renewed"
         report.say(check, problem, logs, warning=True)
     elif status.state in (State.PENDING, State.REQUESTED):
@@ -205,12 +211,18 @@ def _certificate(report: Report, virtual_mesh: VirtualMesh, member: Member, now:
         report.say(check, "", good=f"{status.state.value}{age}{until}")
 
 
-def _notice(virtual_mesh: VirtualMesh) -> timedelta:
-    """How long before its end a certificate is overdue: half of the time that renewal has, which may be minutes."""
+def _options(virtual_mesh: VirtualMesh) -> CommonCertOptions | None:
     settings = trust_settings(virtual_mesh.ref, virtual_mesh)
-    if settings is None:
+    return settings.options if settings is not None else None
+
+
+def _notice(options: CommonCertOptions | None) -> timedelta:
+    """How long before its end a certificate is overdue: half of the time that renewal has, which may be minutes.
+
+    Without *options* nobody renews it but a person.
+    """
+    if options is None:
         return EXPIRY_NOTICE
-    options = settings.options
     grace = timedelta(days=options.ttl_days) * options.secret_rotation_grace_period_ratio
     return EXPIRY_NOTICE if grace > EXPIRY_NOTICE else grace / 2
 

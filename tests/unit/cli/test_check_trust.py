@@ -11,17 +11,21 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from isthmus.api.discovery import Mesh
 from isthmus.api.issued_certificate import IssuedCertificate
+from isthmus.api.parse import parse
 from isthmus.api.pod_bounce_directive import PodBounceDirective
 from isthmus.api.virtual_mesh import VirtualMesh
 from isthmus.cli.check_trust import check_trust
-from isthmus.cli.checks import Check, Observed
+from isthmus.cli.checks import Check, Observed, check_management
 from isthmus.model import kinds
 from isthmus.pki import make_root, new_key
+from isthmus.translate import Engine
 from tests.unit.cli.meshctl import Clusters, meshctl, with_our_kinds
+from tests.unit.cli.test_checks import management
 
 Manifest = dict[str, Any]
 
@@ -202,6 +206,17 @@ def provided(*secrets: Manifest) -> Callable[[Fleet], None]:
     return change
 
 
+def generated(*names: str) -> Callable[[Fleet], None]:
+    """Roots that the server made, the last one about to end; and one of another VirtualMesh."""
+    *before, last = names
+
+    def change(fleet: Fleet) -> None:
+        fleet.secrets = [secret(name, "gloo-mesh", root("one")) for name in (*before, "vm.gloo-mesh.other")]
+        fleet.secrets.append(secret(last, "gloo-mesh", root("soon", timedelta(days=29))))
+
+    return change
+
+
 def two_roots(fleet: Fleet) -> None:
     fleet.roots[2] = [root("two")]
 
@@ -248,6 +263,14 @@ FAULTS: dict[str, tuple[Callable[[Fleet], None], dict[str, str]]] = {
     "another-secret-of-that-name": (
         provided(secret("mine", "gloo-mesh", root("one"))),
         {"management: Root of vm": "error: Secret safe/mine is missing: nothing can be signed"},
+    ),
+    "generated-root-was-not-renewed": (
+        generated("vm.gloo-mesh"),
+        {"management: Root of vm": "warning: Secret gloo-mesh/vm.gloo-mesh ends on 2026-12-21"},
+    ),
+    "the-newest-generated-root-counts": (
+        generated("vm.gloo-mesh", "vm.gloo-mesh.9", "vm.gloo-mesh.10"),
+        {"management: Root of vm": "warning: Secret gloo-mesh/vm.gloo-mesh.10 ends on 2026-12-21"},
     ),
     "cacerts-of-somebody-else": (
         of_cluster1(state="FAILED", error=TAKEN),
@@ -377,6 +400,26 @@ def test_secrets_that_may_not_be_read_are_not_called_missing() -> None:
     seen = Observed("mgmt", objects=objects, refused={kinds.SECRET: "no"})
 
     assert not any(check.name == "Root of vm" for check in check_trust(seen, {}, NOW))
+
+
+def test_limited_trust_is_refused_with_object_field_and_what_to_do() -> None:
+    engine = Engine()
+    manifest = virtual_mesh()
+    manifest["spec"]["mtlsConfig"] = {"limited": {}}
+    limited = parse(manifest)
+    assert isinstance(limited, VirtualMesh)
+    engine.set(limited)
+    engine.run()
+    [said] = [engine.status(key) for key in engine.status_keys() if key.kind == VirtualMesh.KIND]
+    seen = management()
+    seen.objects[VirtualMesh.KIND] = ({**manifest, "status": msgspec.to_builtins(said)},)  # type: ignore[index]
+
+    found = {check.name: check.message for check in check_management(seen, NOW) if check.state == "error"}
+
+    assert found["Policies"].startswith("VirtualMesh gloo-mesh/vm is INVALID: ")
+    problem = "spec.mtlsConfig.limited: limited trust is not implemented: use shared, or leave mtlsConfig out"
+    assert problem in found["Policies"]
+    assert not any(check.name.startswith(("Root of", "Certificate of")) for check in check_trust(seen, {}, NOW))
 
 
 def test_the_command_says_it_with_its_cluster(running_fleet: Clusters) -> None:
