@@ -341,13 +341,6 @@ class Roots:
         if found is None or found.data is None:
             return None
         data = found.data
-        if not found.fingerprint:
-            try:
-                certificate = data.get(CA_CERT) or data.get(ROOT_CERT, b"")
-                found.expires = min(expiry(certificate), expiry(data.get(ROOT_CERT) or certificate))
-                found.fingerprint = certificate_fingerprint(certificate)
-            except PemInvalid:
-                found.expires = None  # what is wrong is said below
         if found.root is None or isinstance(found.root, PemInvalid):  # a root that is not valid yet may have become so
             try:
                 root: SigningRoot | PemInvalid = await asyncio.to_thread(read_signing_root, data, self._now())
@@ -355,6 +348,7 @@ class Roots:
                 root = error
             if found.data is data:
                 found.root = root
+                found.expires, found.fingerprint = _life_of(root, data)
         elif self._now() >= found.root.not_after:
             found.root = PemInvalid(f"expired on {found.root.not_after:%Y-%m-%d %H:%M} UTC")
         return found.root
@@ -399,7 +393,7 @@ class Roots:
         """Drop the note once no mesh runs with what it says."""
         rotation = self._rotations.get(ref)
         self._look_at.pop(ref, None)
-        if rotation is None:
+        if rotation is None or self._plane.missing():
             return
         trusts = rotation.trusts
         for cluster in self._fleet.clusters.values():
@@ -601,6 +595,17 @@ class Roots:
             return
         self._given[ref] = given
         self._plane.set_root(ref, facts, problem)
+
+
+def _life_of(root: SigningRoot | PemInvalid, data: Mapping[str, bytes]) -> tuple[datetime | None, str]:
+    """When what a Secret holds expires, and the fingerprint of it, also where it cannot sign any more."""
+    if isinstance(root, SigningRoot):
+        return root.not_after, root.fingerprint
+    certificate = data.get(CA_CERT) or data.get(ROOT_CERT, b"")
+    try:
+        return expiry(certificate), certificate_fingerprint(certificate)
+    except PemInvalid:
+        return None, ""
 
 
 def _at_once(virtual_mesh: VirtualMesh) -> bool:

@@ -10,6 +10,7 @@ import pytest
 
 from isthmus.api.certificate_request import CertificateRequest
 from isthmus.api.certificate_verification import CertificateVerification
+from isthmus.api.common import ObjectRef
 from isthmus.api.issued_certificate import IssuedCertificate
 from isthmus.api.virtual_mesh import VirtualMesh
 from isthmus.model.kinds import CONFIG_MAP, SECRET
@@ -233,7 +234,7 @@ async def test_a_mesh_that_joins_gets_the_trust_of_the_step(plane: Plane) -> Non
         await until(lambda: joins.wanted)
         await verify(plane, "go", "ADDING_NEW_ROOT")
         await until(lambda: is_verdict(plane, "go", "PENDING"))
-        assert any("one has fallen behind" in line for line in (await verdict(plane, "go"))["warnings"])
+        assert any("a mesh has fallen behind since" in line for line in (await verdict(plane, "go"))["warnings"])
 
         async with following(joins) as seen:
             await until(at(plane, "PROPAGATING_NEW_INTERMEDIATE", "VERIFYING"))
@@ -355,6 +356,34 @@ async def test_a_root_that_expires_soon_is_warned_of(plane: Plane) -> None:
     async with plane.agent("a") as a, following(Certifier(a, "a")), plane.server():
         await until(says(plane, "warnings", "the root of Secret gloo-mesh/mine expires on"))
         await until(says(plane, "warnings", "name another one in spec.mtlsConfig.shared.rootCertificateAuthority"))
+
+
+async def test_an_expired_certificate_beside_the_root_does_no_harm(plane: Plane) -> None:
+    """A bundle may hold what nobody uses; the root that signs is the one that counts."""
+    await plane.register("a")
+    now = datetime.now(UTC)
+    old, expired = valid_root(), valid_root(begin=now - 3 * DAY, end=now - DAY)
+    bundle = old | {"root-cert.pem": old["root-cert.pem"] + expired["root-cert.pem"]}
+    await plane.mgmt.load([virtual_mesh(named("old"), "a"), secret("old", bundle), secret("new", valid_root())])
+    async with plane.agent("a") as a, following(Certifier(a, "a")), plane.server():
+        await until(lambda: accepted(plane))
+        await rotate_to(plane, named("new"), "a")
+        await until(at(plane, *BY_ITSELF))
+
+
+def test_numbered_secrets_are_told_from_others() -> None:
+    first = ObjectRef(name="vm.ns", namespace="gloo-mesh")
+    for number in (0, 1, 12):
+        assert roots.number_in(first, roots.numbered(first, number)) == number
+    for name in ("vm.ns.", "vm.ns.01", "vm.ns.x", "vm.ns.-1", "vm.ns.\u0661", "vm", "other.1", "vm.ns1"):
+        assert roots.number_in(first, ObjectRef(name=name, namespace="gloo-mesh")) is None
+    assert roots.number_in(first, ObjectRef(name="vm.ns.1", namespace="elsewhere")) is None
+
+
+def test_a_new_root_is_not_about_to_be_renewed() -> None:
+    begin = datetime(2026, 1, 1, tzinfo=UTC)
+    assert roots.renewal_due(begin, begin + 100 * DAY, 0.1) == begin + 90 * DAY
+    assert roots.renewal_due(begin, begin + 100 * DAY, 0.99) == begin + 50 * DAY
 
 
 async def test_without_care_a_root_whose_key_is_lost_is_replaced(plane: Plane) -> None:

@@ -21,6 +21,7 @@ from isthmus.translate.trust.facts import RootFacts
 from isthmus.translate.trust.rotation import STEPS
 
 MOST_NAMES = 5  # of pods in one message; the Mesh has more
+MOST_MESHES = 5  # in one message; fifty of these are kept
 
 
 class Presented(msgspec.Struct, frozen=True, gc=False):
@@ -49,15 +50,18 @@ def presented(virtual_mesh: Ref, status: IssuedCertificateStatus | None, root: R
 
 def doubts(meshes: Iterable[tuple[Ref, Presented]]) -> Iterator[str]:
     """What a person should know who is about to say that all is well."""
-    for mesh, found in sorted(meshes, key=itemgetter(0)):
+    doubtful = [row for row in sorted(meshes, key=itemgetter(0)) if row[1].doubtful or not row[1].looked]
+    for mesh, found in doubtful[:MOST_MESHES]:
         if not found.looked:
             yield f"mesh {mesh.key}: what its workloads present has not been looked at yet"
-        elif found.doubtful:
+        else:
             more = ", ..." if found.doubtful > len(found.named) else ""
             yield (
                 f"mesh {mesh.key}: {found.doubtful} workloads show no certificate of the shared root: "
                 f"{', '.join(found.named)}{more}"
             )
+    if len(doubtful) > MOST_MESHES:
+        yield f"so it is with {len(doubtful) - MOST_MESHES} other meshes"
 
 
 def remark(meshes: Iterable[tuple[Ref, Presented]]) -> str:
@@ -99,7 +103,8 @@ def verification_status(
         )
     step = verification.spec.step
     if root is not None and root.verifying and root.rotation_state is step:
-        warnings = (f"{step.value} was verified on every mesh, and one has fallen behind since",)
+        why = "a mesh has fallen behind since, or the root has a problem; the VirtualMesh says which"
+        warnings = (f"{step.value} is not left yet: {why}",)
     else:
         at = root.conditions[-1].state if root is not None and root.conditions else root and root.rotation_state
         present = at.value if at else CertificateRotationState.NOT_ROTATING.value
