@@ -25,6 +25,7 @@ SERVES_PROXIES = 15012  # istiod's port with a certificate of its own
 ANY_PORT = 80
 MOST_PORTS = 3  # looked at per pod
 MOST_NAMES = 50  # of pods in a status
+LONGEST_REASON = 200  # letters
 ISTIO_ALPN = ("istio-peer-exchange", "istio")
 """By these a sidecar tells callers of the mesh from others where it takes both.
 
@@ -121,10 +122,15 @@ class Outcome(Enum):
 
 @dataclass(frozen=True)
 class Finding:
-    """What is known of one pod."""
+    """What is known of one pod. Parts of *reason* may be what the pod says: they are cut, and made printable."""
 
     outcome: Outcome
     reason: str = ""
+
+    def __post_init__(self) -> None:
+        plain = "".join(letter if letter.isprintable() else "?" for letter in self.reason[: LONGEST_REASON + 1])
+        cut = plain if len(plain) <= LONGEST_REASON else f"{plain[: LONGEST_REASON - 3]}..."
+        object.__setattr__(self, "reason", cut)
 
     @property
     def doubtful(self) -> bool:

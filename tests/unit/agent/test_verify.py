@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from isthmus.agent import verify
 from isthmus.agent.verify import Verifier, ask
-from isthmus.agent.workloads import Answer, InPlace, MeshPod, Outcome, Role, Shown, Silent, judge
+from isthmus.agent.workloads import Answer, Finding, InPlace, MeshPod, Outcome, Role, Shown, Silent, judge
 from isthmus.api.issued_certificate import DoubtfulPod, WorkloadCertificates
 from isthmus.kube import Changed, Removed, Replaced
 from isthmus.pki import Authority, make_root, make_signing_authority, new_key
@@ -200,6 +200,14 @@ async def test_the_identity_of_another_is_other(sidecars: Sidecars) -> None:
 
     reason = f"it is for spiffe://cluster1/ns/default/sa/ratings, not {REVIEWS}; signed by CN=intermediate"
     assert await outcome(pod(port)) == (Outcome.OTHER, reason)
+
+
+def test_what_a_pod_says_is_cut_and_made_printable() -> None:
+    """It stands in statuses of a limited size, and on terminals."""
+    finding = Finding(Outcome.OTHER, "a\x1b[31m\n" + "b" * 1000)
+
+    assert finding.reason == "a?[31m?" + "b" * 190 + "..."
+    assert len(finding.reason) == 200
 
 
 async def test_plain_text_says_nothing(sidecars: Sidecars) -> None:
