@@ -165,6 +165,7 @@ class Engine:
                 self._root_problems.tap(),
                 self._trust.problems.tap(),
                 self._trust.progress_by_virtual_mesh.tap(),
+                self._trust.presented.tap(),
                 self._trust.domains_by_virtual_mesh.tap(),
             ],
         }
@@ -383,7 +384,8 @@ class Engine:
         progress = self._trust.progress_by_virtual_mesh.get(virtual_mesh.ref) or ()
         warnings = [*domains, *(warning for _, each in progress for warning in each.warnings)]
         if root is not None:
-            warnings = [*awaited(root), *root.warnings, *warnings]
+            presented = self._trust.presented.get(virtual_mesh.ref) or ()
+            warnings = [*awaited(root, presented), *root.warnings, *warnings]
         if root is None and pending:
             warnings.insert(0, "no certificates are issued yet: the root certificate is not known")
         return TrustOutcome(root, (*vault_warnings(virtual_mesh), *warnings))

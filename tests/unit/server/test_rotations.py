@@ -11,7 +11,7 @@ import pytest
 from isthmus.api.certificate_request import CertificateRequest
 from isthmus.api.certificate_verification import CertificateVerification
 from isthmus.api.common import ObjectRef
-from isthmus.api.issued_certificate import IssuedCertificate
+from isthmus.api.issued_certificate import DoubtfulPod, IssuedCertificate, WorkloadCertificates
 from isthmus.api.virtual_mesh import VirtualMesh
 from isthmus.model.kinds import CONFIG_MAP, SECRET
 from isthmus.pki import check_chain
@@ -35,6 +35,7 @@ from tests.unit.server.trusting import (
     rotate_to,
     says,
     secret,
+    status_of,
     steps_of,
     valid_root,
     virtual_mesh,
@@ -141,6 +142,36 @@ async def test_rollback_ends_with_the_old_root_and_continue_begins_again(plane: 
             await until(at(plane, "ADDING_NEW_ROOT", "VERIFYING", "FINISHED"))
             await until(lambda: accepted(plane))
     assert seen["a"][-1].signing_root_ca == old["root-cert.pem"]
+
+
+async def test_who_verifies_is_told_what_workloads_present(plane: Plane) -> None:
+    """While it is waited for, in the log, and with what was said; to go on all the same is for people to decide."""
+    await plane.register("a")
+    given = [secret("old", valid_root()), secret("new", valid_root())]
+    await plane.mgmt.load([virtual_mesh(named("old"), "a", **BY_HAND), *given])
+    async with plane.agent("a") as a, plane.server():
+        certifier = Certifier(a, "a")
+        certifier.workloads = WorkloadCertificates(shared=7, presumed=1)
+        async with following(certifier):
+            await until(lambda: accepted(plane))
+            await rotate_to(plane, named("new"), "a", **BY_HAND)
+            await until(says(plane, "warnings", "VirtualMesh; all 7 workloads that show a certificate show one of the"))
+            odd = DoubtfulPod(name="default/odd", shows_other=True, reason="it is under another root")
+            certifier.workloads = WorkloadCertificates(shared=7, other=1, pods=(odd,))
+            await verify(plane, "go", "ADDING_NEW_ROOT")
+            named_in = "1 workloads show no certificate of the shared root: default/odd (it is under another root)"
+            await until(says(plane, "warnings", named_in))
+            await verify(plane, "all-the-same", "PROPAGATING_NEW_INTERMEDIATE")
+            await until(at(plane, "VERIFIED", "DELETING_OLD_ROOT", "VERIFYING"))
+            await until(lambda: is_verdict(plane, "all-the-same", "VERIFIED"))
+
+    assert any(named_in in line for line in (await verdict(plane, "all-the-same"))["warnings"])
+    assert "warnings" not in await verdict(plane, "go")
+    log = {entry["state"]: entry["message"] for entry in (await status_of(plane))["conditions"]}
+    assert named_in in log["VERIFIED"]
+    assert (
+        "PROPAGATING_NEW_INTERMEDIATE is verified by CertificateVerification gloo-mesh/all-the-same" in log["VERIFIED"]
+    )
 
 
 async def test_issuance_and_rotation_are_metrics(plane: Plane) -> None:

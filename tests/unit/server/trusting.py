@@ -19,7 +19,12 @@ from isthmus.api.certificate_request import (
     CertificateRequestStatus,
 )
 from isthmus.api.discovery import AgentInfo, IstioMesh, Mesh, MeshInstallation, MeshSpec
-from isthmus.api.issued_certificate import IssuedCertificate, IssuedCertificateState, IssuedCertificateStatus
+from isthmus.api.issued_certificate import (
+    IssuedCertificate,
+    IssuedCertificateState,
+    IssuedCertificateStatus,
+    WorkloadCertificates,
+)
 from isthmus.api.virtual_mesh import VirtualMesh
 from isthmus.kube import NotFound
 from isthmus.model.kinds import CONFIG_MAP, SECRET
@@ -89,6 +94,8 @@ class Certifier:
         self.agent = agent
         self.cluster = cluster
         self.request = CertificateRequest()
+        self.workloads: WorkloadCertificates | None = None
+        """What pods are said to present."""
         self.took = ""
         """The trust of the IssuedCertificate that was acted on last."""
         self.report(mesh(cluster))
@@ -124,8 +131,9 @@ class Certifier:
         """Report that the answer is in force and all pods run with it."""
         self.request = msgspec.structs.replace(self.request, status=status)
         self.report(self.request)
+        seen = self.workloads and msgspec.structs.replace(self.workloads, observed_trust=trust)
         done = IssuedCertificateStatus(
-            observed_generation=1, state=IssuedCertificateState.FINISHED, observed_trust=trust
+            observed_generation=1, state=IssuedCertificateState.FINISHED, observed_trust=trust, workloads=seen
         )
         meta = ObjectMeta(name=f"mesh-{self.cluster}", namespace="gloo-mesh", generation=1)
         self.report(IssuedCertificate(metadata=meta, status=done))

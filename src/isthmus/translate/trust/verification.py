@@ -74,12 +74,13 @@ def remark(meshes: Iterable[tuple[Ref, Presented]]) -> str:
     return f"all {shared} workloads that show a certificate show one of the shared root{others}" if rows else ""
 
 
-def awaited(root: RootFacts) -> Iterator[str]:
-    """Says that a rotation goes on only when somebody says so."""
+def awaited(root: RootFacts, meshes: Iterable[tuple[Ref, Presented]]) -> Iterator[str]:
+    """Says that a rotation goes on only when somebody says so, and what there is to know before."""
     if root.verifying:
+        said = remark(meshes)
         yield (
             f"every mesh has run with {root.rotation_state.value}: to go on, create a CertificateVerification of this "
-            "step for this VirtualMesh"
+            f"step for this VirtualMesh{f'; {said}' if said else ''}"
         )
 
 
