@@ -26,7 +26,7 @@ from isthmus.agent.certificates import (
 )
 from isthmus.agent.ownership import ownership_labels
 from isthmus.api.certificate_request import CertificateRequestState
-from isthmus.api.common import ObjectRef
+from isthmus.api.common import CertificateRotationState, ObjectRef
 from isthmus.api.issued_certificate import IssuedCertificateState as State
 from isthmus.api.issued_certificate import WorkloadCertificates
 from isthmus.pki import CA_CERT, CA_KEY, CERT_CHAIN, ROOT_CERT, check_chain, inspect_intermediate_csr, key_fingerprint
@@ -827,7 +827,8 @@ def test_leaving_after_any_history_leaves_nothing(events: list[str]) -> None:
 
 
 def test_what_calls_for_a_new_certificate() -> None:
-    same = {spec_digest(spec()), spec_digest(spec(directive=True)), spec_digest(spec(ratio=0.2))}
+    step = msgspec.structs.replace(spec(), rotation_state=CertificateRotationState.PREVIOUS_CA)  # its trust is the same
+    same = {spec_digest(each) for each in (spec(), spec(directive=True), spec(ratio=0.2), step)}
     others = {spec_digest(each) for each in (spec(trust="two"), spec(days=31), spec(bits=4096), spec(hosts=("a://b",)))}
 
     assert len(same) == 1
