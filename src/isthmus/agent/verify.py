@@ -119,6 +119,7 @@ class Verifier:
             new = [pod for pod in pods[place.name] if (place.fingerprint, pod.uid) not in self._findings]
             answers = await ask(new, place.roots)
             for pod, answer in zip(new, answers, strict=True):
+                await asyncio.sleep(0)  # thousands of signatures are not checked in one go
                 finding = self._findings[place.fingerprint, pod.uid] = judge(pod, answer, place)
                 log.debug("looked at", pod=pod.called, outcome=finding.outcome.value, reason=finding.reason or None)
             findings = {uid: finding for (mark, uid), finding in self._findings.items() if mark == place.fingerprint}
