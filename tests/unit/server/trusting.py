@@ -190,10 +190,8 @@ async def finished(plane: Plane) -> bool:
 
 async def rotate_to(plane: Plane, root: Manifest, *clusters: str, **config: Any) -> None:
     """Edit the VirtualMesh: another root, other meshes, other options."""
-    spec = virtual_mesh(root, *clusters, **config)["spec"]
-    authority = spec["mtlsConfig"]["shared"]["rootCertificateAuthority"]
-    for other in {"generated", "secret"} - authority.keys():
-        authority[other] = None
+    authority = {"generated": None, "secret": None} | root
+    spec = virtual_mesh(authority, *clusters, **config)["spec"]
     await plane.kube.patch(VirtualMesh.KIND, "gloo-mesh", "vm", {"spec": spec})
 
 
