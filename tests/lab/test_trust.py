@@ -311,6 +311,25 @@ def test_what_proxies_present_in_a_handshake_leads_to_the_root_on_mgmt(joined: S
         assert PROXIES["reviews"].format(cluster) in str(load_certificates(presented)[0].extensions)
 
 
+@pytest.mark.parametrize("cluster", CLUSTERS)
+def test_the_agent_sees_what_every_pod_presents(joined: Story, cluster: str) -> None:
+    """Sidecars and istiod show it. A gateway shows the certificates of its own servers, if any, but is new."""
+    lab = joined.lab
+
+    def all_seen() -> bool:
+        gateways = lab.pods(cluster, "app=istio-ingressgateway", namespace="istio-system")
+        istiods = lab.pods(cluster, "app=istiod", namespace="istio-system")
+        shared = len(proxies(lab, cluster)) - len(gateways) + len(istiods)
+        seen: Json = status_of(lab, cluster).get("workloads") or {}
+        counts = {name: number for name, number in seen.items() if isinstance(number, int)}
+        return counts == {"shared": shared, "presumed": len(gateways)}
+
+    eventually("the agent has seen every pod", all_seen)
+    said = lab.attempt("meshctl", "check", "--kubecontext", "mgmt").stdout
+    assert "✔ One root for virtual-mesh" in said, said
+    assert f"✔ Workloads of istiod-istio-system-{cluster}" in said, said
+
+
 def is_ready(pod: Json) -> bool:
     found = {each["type"]: each["status"] for each in pod["status"].get("conditions", ())}
     return "deletionTimestamp" not in pod["metadata"] and found.get("Ready") == "True"
