@@ -21,6 +21,8 @@ from isthmus.api.common import VaultCA
 SECONDS = 15.0  # for each of the three calls
 EARLIER = "15m"
 """Trust begins this much earlier, as with roots of the management plane, for clusters whose clocks are apart."""
+STRANGE = (AttributeError, KeyError, TypeError, ValueError)
+"""What hvac comes to when it is answered by somebody who is not Vault."""
 MOST_TEXT = 500  # of what Vault says, in a status
 
 
@@ -41,15 +43,17 @@ def ask(vault: VaultCA, credential: Credential, csr: bytes, days: int) -> Signed
             _log_in(client, credential)
         except (VaultError, requests.RequestException) as error:
             raise SigningFailed(_login_refused(error, vault, credential)) from error
-        except (KeyError, TypeError) as error:
-            raise SigningFailed(f"{FIELD}.server: {vault.server} does not answer as Vault does") from error
+        except STRANGE as error:
+            raise SigningFailed(_stranger(vault)) from error
         try:
             answer = _signed(client, _path(vault), _request(csr, days))
         except (VaultError, requests.RequestException) as error:
             raise SigningFailed(_not_signed(error, vault)) from error
+        except STRANGE as error:
+            raise SigningFailed(_stranger(vault)) from error
         finally:
             if not isinstance(credential, Token):
-                with suppress(VaultError, requests.RequestException):  # it ends by itself
+                with suppress(VaultError, requests.RequestException, *STRANGE):  # it ends by itself
                     client.auth.token.revoke_self()
         return _read(answer, vault)
 
@@ -151,6 +155,10 @@ def _not_signed(error: Exception, vault: VaultCA) -> str:
             return f"{at}: {_said(error)}"
         case _:
             return _trouble(error, vault)
+
+
+def _stranger(vault: VaultCA) -> str:
+    return f"{FIELD}.server: {vault.server} does not answer as Vault does; is it one?"
 
 
 def _trouble(error: Exception, vault: VaultCA) -> str:

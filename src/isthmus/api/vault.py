@@ -28,6 +28,8 @@ def vault_problems(vault: VaultCA, path: str) -> Iterator[Problem]:
     elif not _is_api_path(vault.ca_path):
         message = f"{vault.ca_path!r} is no path of Vault's API such as pki/root/sign-intermediate"
         yield Problem(f"{path}.caPath", "InvalidPath", message)
+    if not re.fullmatch(r"[!-~]*", vault.namespace):  # it goes into a header
+        yield Problem(f"{path}.namespace", "InvalidName", f"{vault.namespace!r} is no namespace such as team-a/")
     if vault.kubernetes_auth is not None:
         yield from _kubernetes_problems(vault.kubernetes_auth, f"{path}.kubernetesAuth")
     elif vault.app_role_auth is not None:

@@ -609,6 +609,9 @@ async def test_credentials_that_are_not_there(secrets: KubeClient, stand: Stand,
         ("/v1/auth/approle/login", (503, {"errors": ["Vault is sealed"]}), "server: {}: Vault is sealed"),
         ("/v1/auth/approle/login", (200, "<p>"), "server: {} does not answer as Vault does"),
         ("/v1/auth/approle/login", (200, {"auth": None}), "server: {} does not answer as Vault does"),
+        ("/v1/auth/approle/login", (500, ["no", "object"]), "server: {} does not answer as Vault does"),
+        ("/v1/auth/approle/login", (200, {"auth": {"client_token": "令"}}), "server: {} does not answer as Vault does"),
+        (SIGNING, (500, ["no", "object"]), "server: {} does not answer as Vault does"),
     ],
 )
 async def test_what_vault_says_is_told_with_what_to_do(
@@ -622,7 +625,7 @@ async def test_what_vault_says_is_told_with_what_to_do(
     assert said.format(vault.server) in error
     assert TEMPORARY not in error
     assert SECRET_ID not in error
-    assert ("/v1/auth/token/revoke-self" in stand.paths) is (path == SIGNING)
+    assert ("/v1/auth/token/revoke-self" in stand.paths) is (path == SIGNING)  # what was given is given back
 
 
 async def test_a_token_that_cannot_be_given_back_spoils_nothing(secrets: KubeClient, stand: Stand) -> None:
