@@ -12,8 +12,9 @@ import re
 import shlex
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -36,6 +37,8 @@ from tests.lab.trusting import (
     MESH,
     across,
     data_of,
+    failures,
+    from_outside,
     handshake,
     held,
     is_in,
@@ -60,6 +63,8 @@ class Vault:
     role_id: str = ""
     root: bytes = b""
     told: dict[str, list[str]] = field(default_factory=dict)
+    answers: list[Json] = field(default_factory=list)
+    """To requests that were sent while the certificates came."""
 
     @property
     def server(self) -> str:
@@ -219,7 +224,7 @@ def fails_with(lab: Lab, cluster: str, text: str) -> str:
 
 @pytest.fixture(scope="module")
 def signed(vault: Vault) -> Vault:
-    """Vault is sealed when the VirtualMesh comes, and unsealed when both agents have said so."""
+    """Vault is sealed when the VirtualMesh comes, and unsealed under requests when both agents have said so."""
     lab = vault.lab
     vault.seal()
     ask_vault(vault, {})
@@ -228,11 +233,19 @@ def signed(vault: Vault) -> Vault:
         vault.told[cluster] = [str(error)]
     said = partial(virtual_mesh_says, lab, "Vault is sealed")
     vault.told["mgmt"] = eventually("the VirtualMesh tells of the seal", said)
-    vault.unseal()
-    began = datetime.now(UTC)
-    for cluster in CLUSTERS:
-        eventually(f"{cluster} is done", partial(is_in, lab, cluster, "FINISHED"), within=ISSUE_SECONDS)
-    lab.measured.append(f"Vault unsealed to FINISHED: {(datetime.now(UTC) - began).total_seconds():.0f} s")
+    with ExitStack() as stack:
+        loads = [stack.enter_context(from_outside(lab, cluster, "/api/v1/products/0/reviews")) for cluster in CLUSTERS]
+        for load in loads:
+            load.until("requests that are answered", lambda answer: answer["status"] == 200)
+        vault.unseal()
+        began = time.time()
+        for cluster in CLUSTERS:
+            eventually(f"{cluster} is done", partial(is_in, lab, cluster, "FINISHED"), within=ISSUE_SECONDS)
+        end = time.time()
+        for load in loads:
+            load.until("a request afterwards", lambda answer: answer["at"] > end, within=60)
+            vault.answers += load.seen
+    lab.measured.append(f"Vault unsealed to FINISHED: {end - began:.0f} s, {len(vault.answers)} requests meanwhile")
     return vault
 
 
@@ -257,6 +270,11 @@ def test_a_sealed_vault_is_told_with_what_to_do_and_heals_by_itself(signed: Vaul
         )
     assert signed.told["mgmt"]
     assert virtual_mesh_says(signed.lab, "certificate") == []
+
+
+def test_no_request_inside_a_cluster_fails_while_vault_s_root_replaces_istiod_s(signed: Vault) -> None:
+    assert len(signed.answers) > 100
+    assert failures(signed.answers) == []
 
 
 @pytest.mark.parametrize("cluster", CLUSTERS)
