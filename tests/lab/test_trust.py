@@ -563,7 +563,7 @@ def kill(lab: Lab, part: str) -> int:
     return len(found)
 
 
-# --- who may not be restarted -----------------------------------------------------------------------------------------
+# --- who may not be restarted ---------------------------------------------------------------------------------------
 
 
 CAREFUL = """
@@ -700,3 +700,22 @@ def ready_pods(lab: Lab, namespace: str) -> Iterator[dict[str, list[int]]]:
             for line in process.stdout:
                 name, *states = line.split()
                 seen[name].append(states.count("true"))
+
+
+# --- all of that ----------------------------------------------------------------------------------------------------
+
+
+def test_nothing_that_server_and_agents_tried_was_forbidden(joined: Story) -> None:
+    """Their rights are enough: since the story began no API server has refused them anything."""
+    lab = joined.lab
+    logs = [
+        path
+        for cluster in ("mgmt", *CLUSTERS)
+        for path in (lab.directory / cluster / "pods").glob("gloo-mesh_enterprise-*/*/*.log")
+    ]
+    lines = [line for path in logs for line in path.read_text(errors="replace").splitlines()]
+
+    since = [line for line in lines if datetime.fromisoformat(line.split(" ", 1)[0]) >= joined.began]
+
+    assert any("certificate written" in line for line in since)
+    assert [line for line in since if "forbidden" in line.lower()] == []
