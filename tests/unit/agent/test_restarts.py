@@ -256,6 +256,21 @@ def test_a_budget_that_allows_nothing_is_obeyed() -> None:
     assert cluster.begun == [Owner("Deployment", "default", "two")]
 
 
+def test_a_budget_is_shared_by_all_that_one_plan_takes() -> None:
+    """Of one whose time is up and one that begins, each alone may take a pod; both would be one too many."""
+    enlisted, next_one = one(replicas=2, taken=2, name="enlisted"), one(replicas=1, taken=1, name="next")
+    cluster = after_istiod(Cluster([control_plane(), enlisted, next_one], ()))
+    cluster.guards = {"a": 2}
+    cluster.act(look(cluster))  # writes down what is to be evicted
+    assert enlisted.controller.enlisted
+
+    cluster.now += 3 * PATIENCE
+    cluster.act(look(cluster))
+
+    assert cluster.ready("a") == 2
+    assert cluster.begun == [enlisted.owner]
+
+
 def test_pods_without_a_controller_are_told_and_left_alone() -> None:
     cluster = after_istiod(Cluster([control_plane()], (), bare=("a",)))
 
