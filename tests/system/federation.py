@@ -48,6 +48,8 @@ SIZES = {"rsaKeySizeBytes": 2048}
 POD_ADDRESS = re.compile(r"\b10\.\d+\.\d+\.\d+\b")
 FINGERPRINT = re.compile(r"\b[0-9a-f]{64}\b")
 TIME = re.compile(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
+TEMPLATE_HASH = re.compile(r'"pod-template-hash":"\w+"')
+ZONE = re.compile(r'"zone":"[\w-]+"')
 OBSERVED = re.compile(r'"observedGeneration":\d+')
 
 
@@ -238,10 +240,12 @@ def compare(actual: State, expected: State) -> list[str]:
 def without_pod_addresses(state: State) -> Any:
     """*state* with one word for all pod addresses: pods get theirs in the order in which they happen to start.
 
-    So for fingerprints and times of certificates, which no two fleets share, and for how often a certificate was asked.
+    So for fingerprints and times of certificates, which no two fleets share, for the hashes of pod templates, which
+    have a fingerprint in them, for the zones that pods come to by that hash, and for how often a certificate was asked.
     """
     data = msgspec.json.encode([(cluster, str(key), found) for (cluster, key), found in sorted(state.items())])
     text = POD_ADDRESS.sub("pod", data.decode())
+    text = ZONE.sub('"zone":"zone"', TEMPLATE_HASH.sub('"pod-template-hash":"hash"', text))
     text = OBSERVED.sub('"observedGeneration":1', TIME.sub("time", FINGERPRINT.sub("fingerprint", text)))
     return msgspec.json.decode(text)
 
