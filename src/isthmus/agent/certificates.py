@@ -48,7 +48,7 @@ from isthmus.api.certificate_request import (
     CertificateRequestState,
     CertificateRequestStatus,
 )
-from isthmus.api.common import CertificateRotationState, ObjectRef
+from isthmus.api.common import CertificateRotationState, CommonCertOptions, KeyAlgorithm, ObjectRef
 from isthmus.api.issued_certificate import (
     IssuedCertificate,
     IssuedCertificateSpec,
@@ -222,7 +222,7 @@ Seen = Certificate | Request | Key | Target
 
 @dataclass(frozen=True)
 class MakeKey:
-    """Make an RSA key of *bits* and write it: `key_manifest` says how."""
+    """Make an RSA key of *bits*, or with 0 an ECDSA key, and write it: `key_manifest` says how."""
 
     name: str
     bits: int
@@ -521,7 +521,7 @@ class Certificates:
             return f"spec.issuedCertificateSecret.name: agents write Secrets named {TARGET} only, not {place.name!r}"
         if not spec.hosts:
             return "spec.hosts: a certificate must name somebody, such as spiffe://cluster1/ns/istio-system/sa/istiod"
-        if not MIN_RSA_BITS <= _bits(spec) <= MAX_RSA_BITS:
+        if _bits(spec) and not MIN_RSA_BITS <= _bits(spec) <= MAX_RSA_BITS:
             return (
                 f"spec.certOptions.rsaKeySizeBytes: a key of {_bits(spec)} bits; "
                 f"keys have {MIN_RSA_BITS} to {MAX_RSA_BITS}, and despite its name the field is in bits"
@@ -992,7 +992,9 @@ def _trust_domain(host: str) -> str:
 
 
 def _bits(spec: IssuedCertificateSpec) -> int:
-    return (spec.cert_options.rsa_key_size_bytes if spec.cert_options else 0) or DEFAULT_BITS
+    """Size of the RSA key, 0 for an ECDSA key."""
+    options = spec.cert_options or CommonCertOptions()
+    return 0 if options.key_algorithm is KeyAlgorithm.ECDSA else options.rsa_key_size_bytes or DEFAULT_BITS
 
 
 def _organization(spec: IssuedCertificateSpec) -> str:

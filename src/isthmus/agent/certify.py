@@ -46,7 +46,7 @@ from isthmus.kube import (
 )
 from isthmus.model.kinds import SECRET
 from isthmus.model.ref import ObjectKey
-from isthmus.pki import PemInvalid, new_rsa_key
+from isthmus.pki import PemInvalid, new_authority_key
 from isthmus.program.crew import Crew
 from isthmus.program.records import encode
 from isthmus.program.watching import follow
@@ -213,10 +213,10 @@ class Certifier:
                 if action.replaces is None and (found := await self._in_the_way(Slot.KEYS, action.name)) is not None:
                     self._take(Slot.KEYS, found)
                     return
-                pem = await asyncio.to_thread(new_rsa_key, action.bits)
+                pem = await asyncio.to_thread(new_authority_key, action.bits)
                 manifest = self._certificates.key_manifest(action, pem, self._clock())
                 self._take(Slot.KEYS, await self._write(Slot.KEYS, manifest))
-                log.info("key made", certificate=action.name, bits=action.bits)
+                log.info("key made", certificate=action.name, rsa_bits=action.bits or None)
             case Ask():
                 manifest = await asyncio.to_thread(self._certificates.request_manifest, action)
                 self._take(Slot.REQUESTS, await self._write(Slot.REQUESTS, manifest))

@@ -398,6 +398,13 @@ class RequiredSubsets(ApiStruct, frozen=True):
     """Its traffic shift."""
 
 
+class KeyAlgorithm(Enum):
+    """What kind of key an authority signs with. RSA is the zero value."""
+
+    RSA = "RSA"
+    ECDSA = "ECDSA"
+
+
 class CommonCertOptions(ApiStruct, frozen=True):
     """Properties of a certificate authority's certificate; zero takes the default."""
 
@@ -409,6 +416,8 @@ class CommonCertOptions(ApiStruct, frozen=True):
     """Organisation in the subject; ``gloo-mesh`` for roots, ``Istio`` for intermediates by default."""
     secret_rotation_grace_period_ratio: Float = 0.0
     """Share of the lifetime that is left when it is renewed; 0.10 by default."""
+    key_algorithm: KeyAlgorithm = KeyAlgorithm.RSA
+    """RSA, or ECDSA with curve P-256, whose size no field says. Not in Gloo Mesh."""
 
 
 class VaultKubernetesAuth(OneofStruct, frozen=True):

@@ -21,7 +21,7 @@ from isthmus.pki.certificates import (
     load_certificates,
     to_pem,
 )
-from isthmus.pki.keys import PemInvalid, fingerprint_of, hash_for, load_csr, load_key, public_key_of
+from isthmus.pki.keys import PemInvalid, fingerprint_of, hash_for, load_csr, load_key, new_key, public_key_of
 
 E = TypeVar("E", bound=x509.ExtensionType)
 
@@ -66,6 +66,11 @@ class IntermediateCsr:
     rsa_bits: int | None
     fingerprint: str
     """SHA-256, in hex, of the key that it is for."""
+
+
+def new_authority_key(rsa_bits: int) -> bytes:
+    """A fresh key to sign with: RSA of *rsa_bits*, or with 0 ECDSA on curve P-256."""
+    return new_rsa_key(rsa_bits) if rsa_bits else new_key()
 
 
 def new_rsa_key(bits: int) -> bytes:

@@ -18,6 +18,7 @@ import structlog
 
 from isthmus.api.base import ObjectMeta
 from isthmus.api.certificate_request import CertificateRequest, CertificateRequestState, CertificateRequestStatus
+from isthmus.api.common import KeyAlgorithm
 from isthmus.api.issued_certificate import IssuedCertificate, IssuedCertificateSpec
 from isthmus.model.ref import ObjectKey, Ref
 from isthmus.pki import (
@@ -69,6 +70,8 @@ def refusal(request: CertificateRequest, wanted: IssuedCertificateSpec | None, c
             f"the request asks for CA={asked.ca} with path length {asked.path_length}; an authority that signs "
             "workloads only, with path length 0, can be asked for"
         )
+    if wanted.cert_options and wanted.cert_options.key_algorithm is KeyAlgorithm.ECDSA and asked.rsa_bits is not None:
+        return "the request's key is an RSA key, where an ECDSA key is asked for"
     least = wanted.cert_options.rsa_key_size_bytes if wanted.cert_options else 0
     if asked.rsa_bits is not None and asked.rsa_bits < least:
         return f"the request's RSA key has {asked.rsa_bits} bits, where {least} are asked for"

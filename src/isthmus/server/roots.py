@@ -37,7 +37,7 @@ from isthmus.pki import (
     certificate_fingerprint,
     expiry,
     make_trust_root,
-    new_rsa_key,
+    new_authority_key,
     read_signing_root,
 )
 from isthmus.program.crew import Crew
@@ -568,7 +568,7 @@ class Roots:
 
     async def _make(self, ref: Ref, wanted: Wanted, options: CommonCertOptions) -> None:
         """Make a root in its Secret, which must not exist."""
-        key = await asyncio.to_thread(new_rsa_key, options.rsa_key_size_bytes)
+        key = await asyncio.to_thread(new_authority_key, options.rsa_key_size_bytes)
         data = make_trust_root(
             key,
             organization=options.org_name,

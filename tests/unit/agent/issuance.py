@@ -35,7 +35,7 @@ from isthmus.api.certificate_request import (
     CertificateRequestState,
     CertificateRequestStatus,
 )
-from isthmus.api.common import CommonCertOptions, ObjectRef
+from isthmus.api.common import CommonCertOptions, KeyAlgorithm, ObjectRef
 from isthmus.api.issued_certificate import (
     GlooMeshCa,
     IssuedCertificate,
@@ -81,6 +81,7 @@ def spec(
     place: ObjectRef | None = CACERTS,
     bits: int = 2048,
     ratio: float = 0.0,
+    algorithm: KeyAlgorithm = KeyAlgorithm.RSA,
     directive: bool = False,
 ) -> IssuedCertificateSpec:
     """What the management plane may want."""
@@ -88,7 +89,10 @@ def spec(
         hosts=hosts,
         issued_certificate_secret=place,
         cert_options=CommonCertOptions(
-            ttl_days=days, rsa_key_size_bytes=bits, secret_rotation_grace_period_ratio=ratio
+            ttl_days=days,
+            rsa_key_size_bytes=bits,
+            secret_rotation_grace_period_ratio=ratio,
+            key_algorithm=algorithm,
         ),
         gloo_mesh_ca=GlooMeshCa(
             signing_certificate_secret=ObjectRef(name="virtual-mesh.gloo-mesh", namespace="gloo-mesh")
@@ -252,7 +256,9 @@ class Agent:
         match action:
             case MakeKey():
                 cluster.keys_made += 1
-                manifest = machine.key_manifest(action, rsa_key(cluster.keys_made % 5), now)
+                manifest = machine.key_manifest(
+                    action, rsa_key(cluster.keys_made % 5) if action.bits else new_key(), now
+                )
                 if action.replaces is None and cluster.get(Slot.KEYS) is not None:
                     raise Refused("exists")
                 machine.changed(Slot.KEYS, cluster.put(Slot.KEYS, manifest))

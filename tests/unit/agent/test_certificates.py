@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 import msgspec
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -26,12 +27,13 @@ from isthmus.agent.certificates import (
 )
 from isthmus.agent.ownership import ownership_labels
 from isthmus.api.certificate_request import CertificateRequestState
-from isthmus.api.common import CertificateRotationState, ObjectRef
+from isthmus.api.common import CertificateRotationState, KeyAlgorithm, ObjectRef
 from isthmus.api.issued_certificate import IssuedCertificateState as State
 from isthmus.api.issued_certificate import WorkloadCertificates
 from isthmus.pki import CA_CERT, CA_KEY, CERT_CHAIN, ROOT_CERT, check_chain, inspect_intermediate_csr, key_fingerprint
 from isthmus.pki.certificates import load_certificates
 from isthmus.pki.issued import read_issued
+from isthmus.pki.keys import load_key
 from tests.unit.agent.issuance import (
     HOST,
     ISTIO,
@@ -139,6 +141,19 @@ def test_a_certificate_is_issued(world: World) -> None:
     status = world.cluster.status()
     assert status.applied_gloo_mesh_ca is not None
     assert (status.observed_trust, status.not_after) == ("one", "2026-05-31T12:00:00Z")
+
+
+def test_a_key_is_of_the_kind_that_is_asked_for(world: World) -> None:
+    """ECDSA from the start; a change to RSA takes a new key and a new certificate."""
+    world.cluster.want(spec(algorithm=KeyAlgorithm.ECDSA, bits=0))
+    assert world.settle() is State.FINISHED
+    check(world)
+    assert isinstance(load_key(b64decode(world.cluster.private_key())), ec.EllipticCurvePrivateKey)
+
+    world.cluster.want(spec())
+    assert world.settle() is State.FINISHED
+    check(world)
+    assert isinstance(load_key(b64decode(world.cluster.private_key())), rsa.RSAPrivateKey)
 
 
 def test_the_request_names_the_mesh_and_its_identity(world: World) -> None:

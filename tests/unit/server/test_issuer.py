@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
 from isthmus.api.certificate_request import CertificateRequest, CertificateRequestState, CertificateRequestStatus
-from isthmus.api.common import CommonCertOptions, ObjectRef
+from isthmus.api.common import CommonCertOptions, KeyAlgorithm, ObjectRef
 from isthmus.api.issued_certificate import IssuedCertificateSpec
 from isthmus.pki import SigningRoot, certificate_is_for, check_chain, make_trust_root, new_rsa_key, read_signing_root
 from isthmus.server.issuer import is_answered, refusal, sign
@@ -101,6 +101,16 @@ def test_a_request_for_just_what_is_wanted_is_signed() -> None:
 def test_a_request_beyond_its_due_is_refused(asked: CertificateRequest, reason: str) -> None:
     """Another cluster's name, one more name, another subject, a longer path, a weak key: none is signed."""
     assert reason in (refusal(asked, WANTED, "a") or "")
+
+
+def test_an_rsa_key_is_not_signed_where_ecdsa_is_asked_for() -> None:
+    options = CommonCertOptions(ttl_days=90, org_name="Istio", key_algorithm=KeyAlgorithm.ECDSA)
+    wanted = msgspec.structs.replace(WANTED, cert_options=options)
+
+    assert "where an ECDSA key is asked for" in (
+        refusal(request("mesh-a", odd_csr([host("a")], key=rsa.generate_private_key(65537, 2048))), wanted, "a") or ""
+    )
+    assert refusal(request("mesh-a", odd_csr([host("a")], key=ec_key(ec.SECP256R1()))), wanted, "a") is None
 
 
 def test_a_request_with_somebody_elses_signature_is_refused() -> None:

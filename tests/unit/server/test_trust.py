@@ -6,6 +6,8 @@ import asyncio
 from datetime import UTC, datetime
 
 import msgspec
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from isthmus.api.base import ObjectMeta
 from isthmus.api.certificate_request import (
@@ -18,6 +20,7 @@ from isthmus.api.discovery import Mesh
 from isthmus.api.virtual_mesh import VirtualMesh
 from isthmus.model.kinds import CONFIG_MAP, SECRET
 from isthmus.pki import check_chain, make_intermediate_csr, new_key
+from isthmus.pki.keys import load_key
 from isthmus.server.notes import TRUST
 from tests.unit.server.authorities import ec_key, host, pem_of
 from tests.unit.server.conftest import Plane, until
@@ -25,6 +28,7 @@ from tests.unit.server.trusting import (
     GENERATED,
     ROOT,
     Certifier,
+    Manifest,
     accepted,
     finished,
     key_of,
@@ -39,15 +43,23 @@ from tests.unit.server.trusting import (
 )
 
 
-async def test_a_generated_root_signs_for_every_mesh_of_its_virtual_mesh(plane: Plane) -> None:
+@pytest.mark.parametrize(
+    ("generated", "key"),
+    [(GENERATED, rsa.RSAPrivateKey), ({"generated": {"keyAlgorithm": "ECDSA"}}, ec.EllipticCurvePrivateKey)],
+    ids=["rsa", "ecdsa"],
+)
+async def test_a_generated_root_signs_for_every_mesh_of_its_virtual_mesh(
+    plane: Plane, generated: Manifest, key: type
+) -> None:
     """One root, made once; each cluster gets the certificate that it may have, and the status says how far it is."""
     await plane.register("a", "b")
-    await plane.mgmt.load([virtual_mesh(GENERATED)])
+    await plane.mgmt.load([virtual_mesh(generated)])
     async with plane.server(), plane.agent("a") as a, plane.agent("b") as b:
         certifiers = Certifier(a, "a"), Certifier(b, "b")
         for certifier in certifiers:
             await until(lambda c=certifier: c.wanted)
         root = await root_in(plane, ROOT)
+        assert isinstance(load_key(root["ca-key.pem"]), key)
         await until(says(plane, "warnings", "certificate of mesh mesh-a.gloo-mesh.: its agent has not reported"))
 
         for certifier in certifiers:
@@ -64,7 +76,7 @@ async def test_a_generated_root_signs_for_every_mesh_of_its_virtual_mesh(plane: 
             await until(lambda c=certifier: key_of(CertificateRequest, c.cluster) not in c.agent.held_records)
         wanted = (await plane.kube.get(Mesh.KIND, "gloo-mesh", "mesh-a"))["spec"]["issuedCertificateStatus"]
         assert wanted["state"] == "FINISHED"
-        assert (await status_of(plane))["deployedSharedTrust"]["rootCertificateAuthority"] == GENERATED
+        assert (await status_of(plane))["deployedSharedTrust"]["rootCertificateAuthority"] == generated
         assert await root_in(plane, ROOT) == root
 
 

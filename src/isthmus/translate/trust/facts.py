@@ -7,7 +7,7 @@ from hashlib import sha256
 
 import msgspec
 
-from isthmus.api.common import CertificateRotationState, CommonCertOptions, VaultCA
+from isthmus.api.common import CertificateRotationState, CommonCertOptions, KeyAlgorithm, VaultCA
 from isthmus.api.discovery import Mesh, Workload
 from isthmus.api.issued_certificate import IssuedCertificateStatus
 from isthmus.api.vault import vault_problems
@@ -163,15 +163,15 @@ def with_defaults(given: CommonCertOptions | None, organization: str) -> CommonC
     """*given* with defaults for what is left out, and for what `option_problems` finds wrong."""
     given = given or CommonCertOptions()
     wrong = {problem.path for problem in option_problems(given, "")}
+    bits = given.rsa_key_size_bytes if given.rsa_key_size_bytes and "rsaKeySizeBytes" not in wrong else KEY_BITS
     return CommonCertOptions(
         ttl_days=given.ttl_days if given.ttl_days and "ttlDays" not in wrong else TTL_DAYS,
-        rsa_key_size_bytes=given.rsa_key_size_bytes
-        if given.rsa_key_size_bytes and "rsaKeySizeBytes" not in wrong
-        else KEY_BITS,
+        rsa_key_size_bytes=bits if given.key_algorithm is KeyAlgorithm.RSA else 0,
         org_name=given.org_name if given.org_name and "orgName" not in wrong else organization,
         secret_rotation_grace_period_ratio=given.secret_rotation_grace_period_ratio
         if given.secret_rotation_grace_period_ratio and "secretRotationGracePeriodRatio" not in wrong
         else GRACE_RATIO,
+        key_algorithm=given.key_algorithm,
     )
 
 
@@ -182,7 +182,10 @@ def option_problems(options: CommonCertOptions | None, path: str) -> Iterator[Pr
     if options.ttl_days > MOST_TTL_DAYS:
         yield Problem(f"{path}ttlDays", "OutOfRange", f"{options.ttl_days} is more than {MOST_TTL_DAYS} days")
     bits = options.rsa_key_size_bytes
-    if bits and not (LEAST_KEY_BITS <= bits <= MOST_KEY_BITS and bits % 8 == 0):
+    if bits and options.key_algorithm is not KeyAlgorithm.RSA:
+        message = "is the size of an RSA key, and keyAlgorithm is ECDSA: leave one of the two out"
+        yield Problem(f"{path}rsaKeySizeBytes", "Contradiction", message)
+    elif bits and not (LEAST_KEY_BITS <= bits <= MOST_KEY_BITS and bits % 8 == 0):
         message = f"{bits} is no key size in bits from {LEAST_KEY_BITS} to {MOST_KEY_BITS}; {KEY_BITS} is used"
         yield Problem(f"{path}rsaKeySizeBytes", "OutOfRange", message)
     if len(options.org_name) > 64:  # X.520 upper bound
