@@ -9,7 +9,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -172,6 +172,36 @@ def tls_failures(lab: Lab, began: datetime, *, across: bool) -> list[str]:
         for _, line in proxy_log(lab, cluster, began)
         if "TLS_error" in line and (across or ".global" not in line)
     ]
+
+
+def lapses(lab: Lab, began: datetime) -> list[float]:
+    """When proxies had no endpoints, or had lost a cluster of their own, as the end of an istiod may leave them.
+
+    Source: docs/guide/trust.md, "Restarting by itself"; https://www.envoyproxy.io/docs/envoy/latest/configuration/observability/access_log/usage,
+    response flags.
+    """
+    return [
+        at.timestamp()
+        for cluster in CLUSTERS
+        for at, line in proxy_log(lab, cluster, began)
+        if re.search(r'" 503 (UH|NC) ', line)
+    ]
+
+
+def unexplained(answers: Iterable[Json], lapses: Sequence[float]) -> list[str]:
+    """The failed ones during which no proxy was without what the end of an istiod takes from it."""
+    failed = [answer for answer in answers if not is_whole(answer)]
+    return [
+        brief(answer)
+        for answer in failed
+        if not any(answer["at"] - 1 <= at <= answer["at"] + answer["ms"] / 1000 + 1 for at in lapses)
+    ]
+
+
+def crossings(answer: Json) -> list[int | str]:
+    """The outcomes of a request and of the calls that it made across clusters."""
+    served = (answer.get("body") or {}).get("served") if isinstance(answer.get("body"), dict) else None
+    return [answer["status"], *(call.get("status", call.get("error")) for call in (served or {}).get("calls", ()))]
 
 
 # --- what the clusters hold ------------------------------------------------------------------------------------------
