@@ -74,10 +74,15 @@ async def test_a_generated_root_signs_for_every_mesh_of_its_virtual_mesh(
         await until(lambda: accepted(plane))
         for certifier in certifiers:
             await until(lambda c=certifier: key_of(CertificateRequest, c.cluster) not in c.agent.held_records)
-        wanted = (await plane.kube.get(Mesh.KIND, "gloo-mesh", "mesh-a"))["spec"]["issuedCertificateStatus"]
-        assert wanted["state"] == "FINISHED"
+        await until(lambda: tells_finished(plane, "mesh-a"))
         assert (await status_of(plane))["deployedSharedTrust"]["rootCertificateAuthority"] == generated
         assert await root_in(plane, ROOT) == root
+
+
+async def tells_finished(plane: Plane, mesh: str) -> bool:
+    """Whether the Mesh on the management cluster says that its certificate is in place."""
+    spec = (await plane.kube.get(Mesh.KIND, "gloo-mesh", mesh))["spec"]
+    return (spec.get("issuedCertificateStatus") or {}).get("state") == "FINISHED"
 
 
 async def test_a_restart_signs_nothing_again_and_keeps_what_is_wanted(plane: Plane) -> None:
