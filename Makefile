@@ -30,7 +30,8 @@ lab: lab-build ## the same three clusters for real, with Istio and bookinfo, unt
 lab-build: $(STAMP) ## build the programs that the lab runs; once
 	@$(BIN)/meshctl lab build
 
-lab-test: lab-build ## the walk-through and its checks on the lab (K=NAME: those of one theme)
+lab-test: lab-build ## the walk-through and its checks on the lab (K=NAME: those of one theme; K=vault builds Vault)
+	@$(if $(findstring vault,$(K)),$(BIN)/meshctl lab build --with vault)
 	@$(BIN)/python -m pytest tests/lab $(if $(K),-k $(K))
 
 test: $(STAMP) ## all tests that need only Python packages

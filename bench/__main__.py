@@ -77,13 +77,16 @@ def main() -> None:
         with console.status(f"{services:,} services per cluster"):
             rows.extend(measure(services))
     console.print(table(rows))
-    from bench import end_to_end
+    from bench import end_to_end, issuance
 
     with console.status("end to end on the embedded fleet"):
         found = end_to_end.run()
     console.print(end_to_end.table(found))
+    with console.status("certificates for many clusters"):
+        issued = issuance.run()
+    console.print(issuance.table(issued))
     if target := os.environ.get("BENCH_JSON"):
-        Path(target).write_text("".join(json.dumps(row) + "\n" for row in [*rows, *found]))
+        Path(target).write_text("".join(json.dumps(row) + "\n" for row in [*rows, *found, *issued]))
 
 
 if __name__ == "__main__":

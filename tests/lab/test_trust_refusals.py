@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -10,39 +9,10 @@ import pytest
 
 from isthmus.pki import make_root, make_signing_authority, new_key
 from tests.lab.running import Lab
+from tests.lab.trusting import REVIEWS as NAMES
+from tests.lab.trusting import speak
 
-# Speaks TLS to the gateway as a sidecar does, and prints what comes of a request.
-SPEAK = """
-import socket, ssl, sys
-address, name, certificate = sys.argv[1:]
-context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-context.set_alpn_protocols(["istio"])
-if certificate:
-    context.load_cert_chain(certificate)
-with socket.create_connection((address, 15443), timeout=10) as plain:
-    try:
-        with context.wrap_socket(plain, server_hostname=name) as tls:
-            peer = ssl.DER_cert_to_PEM_cert(tls.getpeercert(True))
-            tls.sendall(b"GET /reviews/0 HTTP/1.1\\r\\nHost: reviews\\r\\nConnection: close\\r\\n\\r\\n")
-            print("answered", tls.recv(100))
-    except ssl.SSLError as error:
-        print("refused", error.reason)
-    except OSError as error:
-        print("closed", type(error).__name__)
-"""
-
-
-def speak(lab: Lab, name: str, certificate: str) -> str:
-    """What becomes of a request to *name* through cluster2's gateway, sent from cluster1's nodes, outside the mesh."""
-    [service] = lab.objects("cluster2", "service", "istio-ingressgateway", "-n", "istio-system")
-    gateway = service["status"]["loadBalancer"]["ingress"][0]["ip"]
-    return lab.run(
-        "meshctl", "lab", "exec", "cluster1", "--", sys.executable, "-c", SPEAK, gateway, name, certificate, timeout=30
-    ).strip()
-
-
-REVIEWS = "outbound_.9080_._.reviews.default.svc.cluster2.global"
+REVIEWS = NAMES.format("cluster2")
 
 
 def test_who_shows_no_certificate_is_refused(federated: Lab) -> None:

@@ -402,10 +402,7 @@ def test_a_changed_port_is_seen(federated: Lab, late: Json) -> None:
 
 
 def test_a_scaled_service_is_seen_and_fails_nobody(connecting_anew: Lab) -> None:
-    """A second pod of ratings answers once it is ready; when it is taken away again no request is lost.
-
-    Only then: bookinfo has no readiness probes, so that a pod is ready a moment before its program listens.
-    """
+    """A second pod of ratings answers once it is ready, and neither then nor when it goes again a request is lost."""
     federated = connecting_anew
     url = "http://ratings.default.svc.cluster2.global:9080/ratings/0"
     before = federated.pods("cluster2", "app=ratings")
@@ -431,4 +428,4 @@ def test_a_scaled_service_is_seen_and_fails_nobody(connecting_anew: Lab) -> None
     ended -= federated.pods("cluster2", "app=ratings")
     last = max((answer["at"] for answer in calling.seen if answer.get("pod") in ended), default=done)
     federated.measure("a pod removed on cluster2 is no longer asked from cluster1", last - done, CHANGE_SECONDS)
-    assert [answer for answer in calling.seen if answer["at"] >= done and answer["status"] != 200] == []
+    assert [answer for answer in calling.seen if answer["status"] != 200] == []

@@ -28,7 +28,7 @@ from isthmus.discovery import INPUT_KINDS, discover
 from isthmus.embedded.fleet import Fleet, walkthrough
 from isthmus.install import ManagementPlaneValues, Release
 from isthmus.istio.kinds import OUTPUT_KINDS
-from isthmus.kube import KubeClient
+from isthmus.kube import KubeClient, NotFound
 from isthmus.model.ref import ObjectKey
 from isthmus.server.notes import TRUST, Notes
 from isthmus.server.records import with_certificate
@@ -44,9 +44,12 @@ State = dict[tuple[str, ObjectKey], Manifest]
 
 SECONDS = 120.0  # a guard; everything here takes a second or two on a machine that is not overloaded
 POLL_SECONDS = 0.25
+SIZES = {"rsaKeySizeBytes": 2048}
 POD_ADDRESS = re.compile(r"\b10\.\d+\.\d+\.\d+\b")
 FINGERPRINT = re.compile(r"\b[0-9a-f]{64}\b")
 TIME = re.compile(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
+TEMPLATE_HASH = re.compile(r'"pod-template-hash":"\w+"')
+ZONE = re.compile(r'"zone":"[\w-]+"')
 OBSERVED = re.compile(r'"observedGeneration":\d+')
 
 
@@ -93,6 +96,24 @@ class Federation:
                 state["mgmt", key_of(item)] = content(item) | {"status": status_of(item)}
         return state
 
+    async def unfinished(self) -> list[str]:
+        """Meshes that are to trust one root and do not run with their certificates yet, a line for each."""
+        lines = []
+        for virtual_mesh in (await self.mgmt.list(VirtualMesh.KIND)).items:
+            names = (
+                [ref["name"] for ref in virtual_mesh["spec"]["meshes"]] if "mtlsConfig" in virtual_mesh["spec"] else ()
+            )
+            for name in names:
+                cluster = next(found for found in self.fleet.managed if name.endswith(f"-{found}"))
+                try:
+                    found = await self.kube[cluster].get(IssuedCertificate.KIND, "gloo-mesh", name)
+                except NotFound:
+                    found = {}
+                state = (found.get("status") or {}).get("state")
+                if state != IssuedCertificateState.FINISHED.value:
+                    lines.append(f"unfinished: the certificate of {name} is {state or 'not there'}")
+        return lines
+
     async def certificates(self, cluster: str) -> dict[str, IssuedCertificateStatus]:
         """How far the certificate of each mesh of *cluster* should be, by name: as it is, but done."""
         found = {}
@@ -136,19 +157,23 @@ class Federation:
             labels = ownership_labels(key.cluster, "gloo-mesh")
             state[key.cluster, key.object] = content(with_labels(output.manifest(), labels))
         for status_key in engine.status_keys():
-            key = ObjectKey(status_key.kind.api_version, status_key.kind.kind, status_key.namespace, status_key.name)
-            if ("mgmt", key) in state:
+            kind = status_key.kind
+            place = ("mgmt", ObjectKey(kind.api_version, kind.kind, status_key.namespace, status_key.name))
+            if place in state:
                 status = msgspec.json.decode(msgspec.json.encode(engine.status(status_key)))
-                state["mgmt", key]["status"] = status_of({"status": status, "kind": key.kind})
+                state[place]["status"] = status_of({"status": status})
         return state
 
     async def settled(self) -> State:
-        """The state once it is what it should be; fails with the difference when it does not come to that."""
+        """The state once it is what it should be, and all pods run with their certificates.
+
+        Fails with the difference when it does not come to that.
+        """
         difference = ["nothing was compared"]
 
         async def same() -> State | None:
             expected, actual = await self.expected(), await self.actual()
-            difference[:] = compare(actual, expected)
+            difference[:] = compare(actual, expected) + await self.unfinished()
             return None if difference else actual
 
         try:
@@ -215,10 +240,12 @@ def compare(actual: State, expected: State) -> list[str]:
 def without_pod_addresses(state: State) -> Any:
     """*state* with one word for all pod addresses: pods get theirs in the order in which they happen to start.
 
-    So for fingerprints and times of certificates, which no two fleets share, and for how often a certificate was asked.
+    So for fingerprints and times of certificates, which no two fleets share, for the hashes of pod templates, which
+    have a fingerprint in them, for the zones that pods come to by that hash, and for how often a certificate was asked.
     """
     data = msgspec.json.encode([(cluster, str(key), found) for (cluster, key), found in sorted(state.items())])
     text = POD_ADDRESS.sub("pod", data.decode())
+    text = ZONE.sub('"zone":"zone"', TEMPLATE_HASH.sub('"pod-template-hash":"hash"', text))
     text = OBSERVED.sub('"observedGeneration":1', TIME.sub("time", FINGERPRINT.sub("fingerprint", text)))
     return msgspec.json.decode(text)
 
@@ -241,8 +268,9 @@ async def federation(directory: Path, *, own_processes: bool) -> AsyncIterator[F
             for name in fleet.managed:
                 wanted = Registration(name=name, relay_address=network.address, seconds=SECONDS)
                 tasks.create_task(register(mgmt, kube[name], wanted))
-        wanted = yaml.safe_load(walkthrough("virtual-mesh.yaml").read_text())
-        # No istiod runs here that would hand out a new root, so no restart would end; test_trust.py is about trust.
-        del wanted["spec"]["mtlsConfig"]
-        await mgmt.apply(VirtualMesh.KIND, wanted)
+        virtual_mesh = yaml.safe_load(walkthrough("virtual-mesh.yaml").read_text())
+        shared = virtual_mesh["spec"]["mtlsConfig"]["shared"]
+        shared["rootCertificateAuthority"]["generated"] = dict(SIZES)  # keys of the default size take a second each
+        shared["intermediateCertOptions"] = dict(SIZES)
+        await mgmt.apply(VirtualMesh.KIND, virtual_mesh)
         yield Federation(fleet, kube, network)

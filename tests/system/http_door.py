@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from isthmus.embedded.door import Current, Everything, Gone, Refused
-from isthmus.kube import Changed, Conflict, KubeClient, KubeError, Replaced
+from isthmus.kube import Changed, Conflict, KubeClient, KubeError, NotFound, Replaced
 from isthmus.model.ref import Kind
 
 Manifest = dict[str, Any]
 
 
 class HttpDoor:
-    """What controllers and node ask of an API server, asked by our own client."""
+    """What controllers, node and istiod ask of an API server, asked by our own client."""
 
     def __init__(self, kube: KubeClient) -> None:
         self._kube = kube
@@ -28,6 +28,14 @@ class HttpDoor:
                 yield Current(event.item)
             else:
                 yield Gone(event.item)
+
+    async def get(self, kind: Kind, namespace: str, name: str) -> Manifest | None:
+        try:
+            return await self._kube.get(kind, namespace, name)
+        except NotFound:
+            return None
+        except KubeError as error:
+            raise Refused(str(error)) from error
 
     async def create(self, kind: Kind, manifest: Manifest) -> Manifest:
         try:

@@ -29,6 +29,8 @@ def test_demo_once_checks_itself() -> None:
     assert (ran.returncode, ran.stderr) == (0, "")
     assert "✔ cluster1 has the five ServiceEntries of cluster2 as the walk-through lists them" in ran.stdout
     assert "✔ cluster1's entry for reviews is the walk-through's, field by field" in ran.stdout
+    assert "cluster1's certificate is ISSUED: istiod restarts, then gateways and workloads" in ran.stdout
+    assert "✔ all meshes trust one root" in ran.stdout
     assert "✘" not in ran.stdout
     assert ran.stdout.splitlines()[-1].endswith("all as the walk-through says")
 

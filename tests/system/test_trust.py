@@ -31,7 +31,7 @@ from isthmus.cli.registration import relay_address
 from isthmus.embedded.fleet import Fleet
 from isthmus.install import AgentValues, ManagementPlaneValues, Release, agent, read_values, registration
 from isthmus.kube import KubeClient, NotFound
-from isthmus.model.kinds import CONFIG_MAP, POD, REPLICA_SET, SECRET
+from isthmus.model.kinds import POD, REPLICA_SET, SECRET
 from isthmus.model.problem import Problem
 from isthmus.pki import CA_CERT, CA_KEY, CERT_CHAIN, ROOT_CERT, check_chain, key_fingerprint
 from isthmus.pki.issued import read_issued
@@ -45,6 +45,7 @@ pytestmark = pytest.mark.timeout(400)
 SECONDS = 120.0
 NAMESPACE = "gloo-mesh"
 CLUSTERS = ("cluster1", "cluster2")
+BEGIN = re.compile("-----BEGIN CERTIFICATE-----")
 CHUNK = 24  # bytes of a key that are looked for at once: long enough for no accident, short enough for no frame's edge
 
 
@@ -120,6 +121,11 @@ class Trusting:
 
         return await until(done, SECONDS)
 
+    async def alone(self, cluster: str) -> dict[str, bytes] | None:
+        """`cacerts` of *cluster* once it is issued."""
+        issued = await self.state(cluster) in ("ISSUED", "FINISHED")
+        return await self.secret(cluster, "istio-system", "cacerts") if issued else None
+
     async def replace_pods(self, cluster: str) -> None:
         """Restart what is in the mesh, as a user does."""
         for pod in (await self.kube[cluster].list(POD)).items:
@@ -176,23 +182,46 @@ def check(cluster: str, data: Mapping[str, bytes]) -> None:
     assert check_chain(data[CERT_CHAIN], data[ROOT_CERT], datetime.now(UTC)) is None
 
 
+def shared_roots(found: Mapping[str, Mapping[str, bytes]]) -> set[str]:
+    """The roots that all clusters trust; beside them each trusts the one that its istiod made, until pods restart."""
+    return set.intersection(*(set(BEGIN.split(data[ROOT_CERT].decode())[1:]) for data in found.values()))
+
+
 def pieces(key: bytes) -> Iterator[bytes]:
-    """What a private key looks like on a wire or in a log: PEM, base64 of that, and its numbers as bytes or digits."""
-    lines = key.strip().splitlines()[1:-1]
+    """What a private key looks like on a wire or in a log.
+
+    PEM and its lines, which are base64 of DER; base64 of PEM; the private numbers as DER has them, the other way round,
+    in base64 of whatever they are part of, in hex and in digits.
+    """
     private = serialization.load_pem_private_key(key, None)
     assert isinstance(private, rsa.RSAPrivateKey)
     numbers = private.private_numbers()
+    # The first lines hold the modulus, which certificates hold as well. Source: RFC 8017, A.1.2.
+    public = (private.key_size // 8 + 20) * 4 // 3 // 64 + 1
+    lines = key.strip().splitlines()[1:-1][public:]
     yield b"PRIVATE KEY"
     yield b64encode(b"-----BEGIN RSA PRIVATE KEY-----")[:36]
     for line in lines:
         yield line[:CHUNK]
-    for text in (key, b"x" + key, b"xx" + key):  # base64 looks different at each of three offsets
-        encoded = b64encode(text)
-        yield from (encoded[at : at + CHUNK] for at in range(60, len(encoded) - CHUNK, 80))
-    for number in (numbers.d, numbers.p, numbers.q, numbers.dmp1, numbers.dmq1):
+    yield from in_base64(b"\n".join(lines))
+    for number in (numbers.d, numbers.p, numbers.q, numbers.dmp1, numbers.dmq1, numbers.iqmp):
         raw = number.to_bytes((number.bit_length() + 7) // 8, "big")
-        yield from (raw[at : at + CHUNK] for at in range(0, len(raw) - CHUNK, CHUNK))
-        yield from (str(number).encode()[:CHUNK], raw.hex().encode()[:CHUNK], raw.hex().upper().encode()[:CHUNK])
+        for text in (raw, raw[::-1], raw.hex().encode(), raw.hex().upper().encode(), str(number).encode()):
+            yield from chunks(text)
+        yield raw.hex(":").encode()[: 3 * CHUNK]
+        yield from in_base64(raw)
+
+
+def in_base64(text: bytes) -> Iterator[bytes]:
+    """Parts of *text* in base64, which looks different at each of three offsets; also as URLs have it."""
+    for before in (b"", b"x", b"xx"):
+        encoded = b64encode(before + text)[4 : -CHUNK // 4]  # without what its neighbours have a share in
+        yield from chunks(encoded)
+        yield from chunks(encoded.replace(b"+", b"-").replace(b"/", b"_"))
+
+
+def chunks(text: bytes) -> Iterator[bytes]:
+    yield from (text[at : at + CHUNK] for at in range(0, len(text) - CHUNK, CHUNK))
 
 
 def seen(haystack: bytes, key: bytes) -> list[bytes]:
@@ -207,7 +236,7 @@ async def test_no_private_key_leaves_its_cluster(tmp_path: Path) -> None:
         found = await fleet.issued("ISSUED", "FINISHED")
         for cluster, data in found.items():
             check(cluster, data)
-        assert len({data[ROOT_CERT] for data in found.values()}) == 1
+        assert len(shared_roots(found)) == 1
         assert len({data[CA_CERT] for data in found.values()}) == 2
 
         # What was restarted, and what not, is known; and afterwards all is done.
@@ -225,7 +254,8 @@ async def test_no_private_key_leaves_its_cluster(tmp_path: Path) -> None:
             assert (await fleet.secret(cluster, NAMESPACE, mesh(cluster)))[PRIVATE_KEY] == again[cluster][CA_KEY]
         root_key = (await fleet.secret("mgmt", NAMESPACE, f"virtual-mesh.{NAMESPACE}"))[CA_KEY]
         assert fleet.network.recorded is not None
-        relay = b"\n".join(bytes(tape) for tape in fleet.network.recorded)
+        there, back = (b"\n".join(map(bytes, fleet.network.recorded[way::2])) for way in (0, 1))
+        relay = there + b"\n" + back
         logs = fleet.logs()
         held = {
             name: repr((await fleet.kube[name].list(SECRET)).items).encode()
@@ -233,8 +263,9 @@ async def test_no_private_key_leaves_its_cluster(tmp_path: Path) -> None:
             for name in fleet.kube
         }
 
-    # The way of looking finds what is there.
-    assert again["cluster1"][CA_CERT].splitlines()[3][:CHUNK] in decoded(relay)
+    # The way of looking finds what is there: requests on the way there, certificates on the way back.
+    assert b"-----BEGIN CERTIFICATE REQUEST-----" in decoded(there)
+    assert again["cluster1"][CA_CERT].splitlines()[3][:CHUNK] in decoded(back)
     assert b"certificate requested" in logs
     assert seen(held["cluster1"], again["cluster1"][CA_KEY])
     assert len({*keys, root_key}) == 5
@@ -286,7 +317,7 @@ async def test_whatever_is_killed_the_same_is_issued(tmp_path: Path, seed: int) 
                         cluster = dice.choice(CLUSTERS)
                         await fleet.kube[cluster].delete(CertificateRequest.KIND, NAMESPACE, mesh(cluster))
             found = await until(lambda days=days: whole(fleet, days), SECONDS)  # type: ignore[misc]
-        assert len({data[ROOT_CERT] for data in found.values()}) == 1
+        assert len(shared_roots(found)) == 1
 
 
 async def whole(fleet: Trusting, days: int) -> dict[str, dict[str, bytes]] | None:
@@ -309,8 +340,11 @@ async def whole(fleet: Trusting, days: int) -> dict[str, dict[str, bytes]] | Non
     return found
 
 
-async def test_leaving_and_what_is_somebody_elses(tmp_path: Path) -> None:
-    """Leaving deletes what was made for the virtual mesh; somebody else's `cacerts` is kept until it is given to us."""
+async def test_joining_later_leaving_and_what_is_somebody_elses(tmp_path: Path) -> None:
+    """Who joins later gets the root that is there, and nobody else another certificate; leaving deletes what was made.
+
+    Somebody else's `cacerts` is kept until it is given to us.
+    """
     theirs = {
         "apiVersion": "v1",
         "kind": "Secret",
@@ -321,6 +355,11 @@ async def test_leaving_and_what_is_somebody_elses(tmp_path: Path) -> None:
     async with trusting(tmp_path) as fleet:
         second = fleet.kube["cluster2"]
         await second.create(SECRET, theirs)
+        await fleet.want(clusters=("cluster1",))
+        alone = await until(lambda: fleet.alone("cluster1"), SECONDS)
+        assert await fleet.secret("cluster2", "istio-system", "cacerts") == {CA_CERT: b"theirs"}
+        assert not await fleet.certificate("cluster2")
+
         await fleet.want()
 
         async def refused() -> bool | None:
@@ -338,6 +377,8 @@ async def test_leaving_and_what_is_somebody_elses(tmp_path: Path) -> None:
         await second.patch(SECRET, "istio-system", "cacerts", {"metadata": {"annotations": {TAKE_OVER: "true"}}})
         found = await fleet.issued("ISSUED", "FINISHED")
         check("cluster2", found["cluster2"])
+        assert found["cluster1"] == alone
+        assert len(shared_roots(found)) == 1
 
         await fleet.want(clusters=("cluster1",))
 
@@ -351,36 +392,15 @@ async def test_leaving_and_what_is_somebody_elses(tmp_path: Path) -> None:
         assert await fleet.secret("cluster1", "istio-system", "cacerts") == found["cluster1"]
 
 
-async def play_istiod(fleet: Trusting) -> None:
-    """Do what istiod does with `cacerts`, which no real one does here: hand out its root, in every namespace."""
-    while True:
-        for cluster in CLUSTERS:
-            data = await fleet.secret(cluster, "istio-system", "cacerts")
-            for namespace in ("default", "istio-system") if data else ():
-                found = {
-                    "apiVersion": "v1",
-                    "kind": "ConfigMap",
-                    "metadata": {"namespace": namespace, "name": "istio-ca-root-cert"},
-                    "data": {ROOT_CERT: data[ROOT_CERT].decode()},
-                }
-                await fleet.kube[cluster].apply(CONFIG_MAP, found, manager="istiod")
-        await asyncio.sleep(0.2)  # istiod's own pace
-
-
 async def test_pods_restart_over_kills_of_the_agent(tmp_path: Path) -> None:
-    """All pods of the meshes are replaced, each workload once, by agents that are killed on the way."""
+    """All pods of the meshes are replaced by agents that are killed on the way, no workload more often than need be."""
     async with trusting(tmp_path) as fleet:
         before = {cluster: await pods(fleet, cluster) for cluster in CLUSTERS}
-        istiods = asyncio.create_task(play_istiod(fleet))
-        try:
-            await fleet.want(restart=True)
-            await fleet.issued("ISSUED", "FINISHED")
-            for cluster in CLUSTERS:
-                fleet.kill(cluster)
-            await fleet.issued("FINISHED")
-        finally:
-            istiods.cancel()
-            await asyncio.wait([istiods])
+        await fleet.want(restart=True)
+        await fleet.issued("ISSUED", "FINISHED")
+        for cluster in CLUSTERS:
+            fleet.kill(cluster)
+        await fleet.issued("FINISHED")
 
         for cluster in CLUSTERS:
             after = await pods(fleet, cluster)
@@ -390,10 +410,11 @@ async def test_pods_restart_over_kills_of_the_agent(tmp_path: Path) -> None:
             assert {name: len(uids) for name, uids in after.items()} == {
                 name: len(uids) for name, uids in before[cluster].items()
             }
-            # One ReplicaSet for each template that a Deployment ever had: the first, and the one with our note.
+            # One ReplicaSet for each template that a Deployment ever had: as it came, and with our notes of the
+            # certificate that its mesh's root before vouches for, and of the one without that root.
             sets = (await fleet.kube[cluster].list(REPLICA_SET)).items
             counts = Counter(item["metadata"]["ownerReferences"][0]["uid"] for item in sets)
-            assert max(counts.values()) == 2
+            assert max(counts.values()) == 3
 
 
 async def pods(fleet: Trusting, cluster: str) -> dict[str, list[str]]:

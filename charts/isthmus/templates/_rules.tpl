@@ -45,6 +45,7 @@
 - apiGroups:
   - networking.enterprise.mesh.gloo.solo.io
   resources:
+  - certificateverifications
   - virtualdestinations
   verbs:
   - get
@@ -53,6 +54,7 @@
 - apiGroups:
   - networking.enterprise.mesh.gloo.solo.io
   resources:
+  - certificateverifications/status
   - virtualdestinations/status
   verbs:
   - patch

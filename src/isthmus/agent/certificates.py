@@ -7,6 +7,7 @@ Everything that counts is on the cluster, so an agent that is killed anywhere go
 | `cacerts` is somebody else's                               | nothing, until told to take it over       | FAILED    |
 | no private key, or one for another spec                    | make a key                                | PENDING   |
 | no request, or one for another key                         | ask                                       | PENDING   |
+| the request has no answer, and Vault is to give it         | ask Vault; after a failure, later again   | REQUESTED |
 | the request has no answer                                  | wait                                      | REQUESTED |
 | the management plane has answered                          | write the answer into the request         | REQUESTED |
 | the answer is a refusal, or not what was asked for         | wait for another                          | FAILED    |
@@ -29,7 +30,7 @@ from __future__ import annotations
 
 from base64 import b64decode, b64encode
 from binascii import Error as NotBase64
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import Enum
@@ -39,6 +40,7 @@ from typing import Any, Protocol
 import msgspec
 
 from isthmus.agent.ownership import is_owned, ownership_labels
+from isthmus.agent.workloads import InPlace
 from isthmus.api.base import ObjectMeta
 from isthmus.api.certificate_request import (
     CertificateRequest,
@@ -46,13 +48,14 @@ from isthmus.api.certificate_request import (
     CertificateRequestState,
     CertificateRequestStatus,
 )
-from isthmus.api.common import ObjectRef
+from isthmus.api.common import CertificateRotationState, CommonCertOptions, KeyAlgorithm, ObjectRef
 from isthmus.api.issued_certificate import (
     IssuedCertificate,
     IssuedCertificateSpec,
     IssuedCertificateState,
     IssuedCertificateStatus,
     OutdatedPods,
+    WorkloadCertificates,
 )
 from isthmus.api.parse import ParseFailure, parse
 from isthmus.model.kinds import SECRET
@@ -72,6 +75,7 @@ from isthmus.pki import (
 )
 from isthmus.pki.bridge import make_bridge, with_roots
 from isthmus.pki.issued import (
+    IssuedAuthority,
     below_roots,
     bridge_in,
     is_among,
@@ -82,6 +86,7 @@ from isthmus.pki.issued import (
     valid_from,
 )
 from isthmus.program.content import digest, newer
+from isthmus.program.work import FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS
 
 Manifest = dict[str, Any]
 State = IssuedCertificateState
@@ -217,7 +222,7 @@ Seen = Certificate | Request | Key | Target
 
 @dataclass(frozen=True)
 class MakeKey:
-    """Make an RSA key of *bits* and write it: `key_manifest` says how."""
+    """Make an RSA key of *bits*, or with 0 an ECDSA key, and write it: `key_manifest` says how."""
 
     name: str
     bits: int
@@ -277,7 +282,32 @@ class Delete:
     version: Version
 
 
-Action = MakeKey | Ask | WriteAnswer | Install | Tell | Delete
+@dataclass(frozen=True)
+class Sign:
+    """Have *csr* signed by the authority elsewhere that *spec* names; `answer_to` says what follows."""
+
+    name: str
+    version: Version
+    generation: int
+    csr: bytes
+    spec: IssuedCertificateSpec
+
+
+class SigningFailed(Exception):
+    """No certificate came of it: which field is in question, what was found, and what would do. Holds no secret."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why *request*, a uid and a generation, was not signed, how often in a row, and when to ask again."""
+
+    request: tuple[str, int]
+    error: str
+    count: int
+    again: datetime
+
+
+Action = MakeKey | Ask | Sign | WriteAnswer | Install | Tell | Delete
 
 
 @dataclass(frozen=True)
@@ -304,8 +334,8 @@ class Restarts(Protocol):
         """How far the PodBounceDirective is for the `cacerts` of *fingerprint*."""
         ...
 
-    def old_pods(self, namespace: str, name: str) -> tuple[str, ...]:
-        """Pods that started before the `cacerts` of the IssuedCertificate was written, sorted."""
+    def old_pods(self, name: str, fingerprint: str) -> tuple[str, ...] | None:
+        """Pods that still run with an older `cacerts` than that of *fingerprint*, sorted; None until they were seen."""
         ...
 
     def waiting_for(self) -> tuple[str, ...]:
@@ -314,18 +344,29 @@ class Restarts(Protocol):
 
 
 class Certificates:
-    """What one cluster holds of certificates for its meshes."""
+    """What one cluster holds of certificates for its meshes.
 
-    def __init__(self, cluster: str, namespace: str, restarts: Restarts) -> None:
+    *presented* tells, once it is known, what pods present under the `cacerts` of an IssuedCertificate and fingerprint.
+    """
+
+    def __init__(
+        self,
+        cluster: str,
+        namespace: str,
+        restarts: Restarts,
+        presented: Callable[[str, str], WorkloadCertificates | None] = lambda name, fingerprint: None,
+    ) -> None:
         self._namespace = namespace
         self._labels = {**ownership_labels(cluster, namespace), AGENT_LABEL: namespace}
         self._ownership = ownership_labels(cluster, namespace)
         self._restarts = restarts
+        self._presented = presented
         self._seen: dict[Slot, dict[tuple[str, str], Seen]] = {slot: {} for slot in Slot}
         self._versions: dict[Slot, dict[tuple[str, str], str]] = {slot: {} for slot in Slot}
         self._known: set[Slot] = set()
         self._refusals: dict[Slot, str] = {}
         self._answers: dict[str, CertificateRequest] = {}
+        self._failures: dict[str, Failure] = {}
         self._wanted: frozenset[str] = frozenset()
         self._complete = False
 
@@ -411,18 +452,41 @@ class Certificates:
             _reported(certificate.resource) if certificate is not None else None,
         )
 
-    def not_after(self, name: str) -> datetime | None:
-        """When the certificate in `cacerts` expires."""
+    def installed(self, name: str) -> IssuedAuthority | None:
+        """The certificate in `cacerts`."""
         certificate = self._certificate(name)
         target = self._target(certificate) if certificate is not None else None
         try:
-            return (
-                read_issued(target.data[CA_CERT]).not_after
-                if target is not None and self._holds(target, name)
-                else None
-            )
+            return read_issued(target.data[CA_CERT]) if target is not None and self._holds(target, name) else None
         except (PemInvalid, KeyError):
             return None
+
+    def in_place(self) -> tuple[InPlace, ...]:
+        """The certificates that are in their `cacerts` as they are wanted now, by name."""
+        found = []
+        for name in sorted(self.names()):
+            certificate, request = self._certificate(name), self._request(name)
+            target = self._target(certificate) if certificate is not None else None
+            status = _current(request) if request is not None else None
+            if certificate is None or target is None or status is None or not self._holds(target, name):
+                continue
+            generation = str(certificate.resource.metadata.generation)
+            if target.generation != generation or target.data.get(CA_CERT) != status.signed_certificate:
+                continue
+            found.append(
+                InPlace(
+                    name=name,
+                    namespace=certificate.target.namespace,
+                    fingerprint=fingerprint(target.data),
+                    trust=certificate.spec.trust,
+                    trust_domains=frozenset(map(_trust_domain, certificate.spec.hosts)),
+                    # Not those of `cacerts`: these may hold the root that goes away, for those who still trust it.
+                    roots=status.signing_root_ca,
+                    signer=status.signed_certificate,
+                    written=_moment(target.issued_at),
+                )
+            )
+        return tuple(found)
 
     # --- what follows -------------------------------------------------------------------------------------------------
 
@@ -457,7 +521,7 @@ class Certificates:
             return f"spec.issuedCertificateSecret.name: agents write Secrets named {TARGET} only, not {place.name!r}"
         if not spec.hosts:
             return "spec.hosts: a certificate must name somebody, such as spiffe://cluster1/ns/istio-system/sa/istiod"
-        if not MIN_RSA_BITS <= _bits(spec) <= MAX_RSA_BITS:
+        if _bits(spec) and not MIN_RSA_BITS <= _bits(spec) <= MAX_RSA_BITS:
             return (
                 f"spec.certOptions.rsaKeySizeBytes: a key of {_bits(spec)} bits; "
                 f"keys have {MIN_RSA_BITS} to {MAX_RSA_BITS}, and despite its name the field is in bits"
@@ -487,8 +551,12 @@ class Certificates:
             return self._begin(certificate, key)
         if request is None or request.fingerprint != key.fingerprint or request.asks != _asks(spec, name):
             return self._told(certificate) or Decision(Ask(name, key.pem, spec, request.version if request else None))
-        answer = self._answer(request)
         status = _current(request)
+        if spec.agent_ca is not None:
+            if status is None or status.state is not CertificateRequestState.FINISHED:
+                return self._ask_elsewhere(certificate, request, now)
+            return self._install(certificate, key, status, now)
+        answer = self._answer(request)
         if answer is not None and answer != status:
             return Decision(WriteAnswer(name, request.version, answer))
         if status is None or status.state is CertificateRequestState.PENDING:
@@ -497,11 +565,43 @@ class Certificates:
             return self._tell(certificate, State.FAILED, error=status.error or "refused without a reason")
         return self._install(certificate, key, status, now)
 
+    def _ask_elsewhere(self, certificate: Certificate, request: Request, now: datetime) -> Decision:
+        asked = (request.version.uid, request.resource.metadata.generation)
+        failure = self._failures.get(certificate.name)
+        if failure is not None and failure.request == asked and now < failure.again:
+            return self._tell(certificate, State.FAILED, error=failure.error, wake=failure.again)
+        csr = request.resource.spec.certificate_signing_request
+        sign = Sign(certificate.name, request.version, asked[1], csr, certificate.spec)
+        return self._told(certificate, State.REQUESTED) or Decision(sign, waiting="the answer of Vault")
+
+    def answer_to(self, sign: Sign, status: CertificateRequestStatus, now: datetime) -> WriteAnswer:
+        """What to do with the answer *status*. Raises `SigningFailed` if it is not what was asked for."""
+        try:
+            begins = max(valid_from(status.cert_chain), valid_from(status.signing_root_ca))
+            asked = inspect_intermediate_csr(sign.csr).fingerprint
+            problem = _unfit(status, asked, sign.spec, max(now, begins))
+        except PemInvalid as error:
+            problem = f"the answer is unreadable: {error}"
+        if problem:
+            raise SigningFailed(problem)
+        self._failures.pop(sign.name, None)
+        return WriteAnswer(
+            sign.name, sign.version, msgspec.structs.replace(status, observed_generation=sign.generation)
+        )
+
+    def not_signed(self, sign: Sign, error: str, now: datetime) -> None:
+        """Take note that *sign* failed: the next try comes later from time to time."""
+        asked = (sign.version.uid, sign.generation)
+        before = self._failures.get(sign.name)
+        count = before.count + 1 if before is not None and before.request == asked else 1
+        seconds = min(LONGEST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2.0 ** min(count, 16))
+        self._failures[sign.name] = Failure(asked, error, count, now + timedelta(seconds=seconds))
+
     def _install(self, certificate: Certificate, key: Key, status: CertificateRequestStatus, now: datetime) -> Decision:
         try:
             issued = read_issued(status.signed_certificate)
             begins = max(valid_from(status.cert_chain or status.signed_certificate), valid_from(status.signing_root_ca))
-            problem = _unfit(status, key, certificate.spec, max(now, begins))
+            problem = _unfit(status, key.fingerprint, certificate.spec, max(now, begins))
         except PemInvalid as error:
             return self._tell(certificate, State.FAILED, error=f"the answer is unreadable: {error}")
         due = renewal_time(issued.not_before, issued.not_after, _grace(certificate.spec))
@@ -527,11 +627,14 @@ class Certificates:
             return Decision(install)
         if self._restarts.waiting_for():
             return Decision(wake=renew)
-        old = self._restarts.old_pods(self._namespace, certificate.name)
+        old = self._restarts.old_pods(certificate.name, fingerprint(bridged or data))
         directive = certificate.spec.pod_bounce_directive
         if directive is None:
-            text = "pods with an older certificate to be restarted, istiod first" if old else ""
-            progress = Progress(done=not old, waiting=text)
+            # What was not seen yet is not done: a bridge that goes too early cuts off whoever needs it.
+            waiting = (
+                "pods to be looked at" if old is None else "pods with an older certificate to be restarted" * bool(old)
+            )
+            progress = Progress(done=not waiting, waiting=waiting)
         else:
             progress = self._restarts.progress(directive.namespace, directive.name, fingerprint(bridged or data))
         if progress.done and bridged is not None:
@@ -539,7 +642,16 @@ class Certificates:
             since = target.issued_at if target is not None and directive is None else ""
             return Decision(self._differs(certificate, target, data, now, since=since))
         state = State.FINISHED if progress.done else State.ISSUED
-        return self._tell(certificate, state, waiting=progress.waiting, wake=renew, issued=issued.not_after, old=old)
+        workloads = self._presented(certificate.name, fingerprint(bridged or data))
+        return self._tell(
+            certificate,
+            state,
+            waiting=progress.waiting,
+            wake=renew,
+            issued=issued,
+            old=old or (),
+            workloads=workloads,
+        )
 
     def _begin(self, certificate: Certificate, key: Key | None) -> Decision:
         """Start with a new key."""
@@ -597,8 +709,8 @@ class Certificates:
             return Delete(Slot.KEYS, self._namespace, name, key.version)
         return None
 
-    def _told(self, certificate: Certificate) -> Decision | None:
-        """The decision to say that the work has begun, unless that was said, or that an attempt failed."""
+    def _told(self, certificate: Certificate, state: State = State.PENDING) -> Decision | None:
+        """The decision to say how far the work is, unless that was said, or that an attempt failed."""
         status = certificate.resource.status
         if (
             status is not None
@@ -606,7 +718,7 @@ class Certificates:
             and status.observed_generation == certificate.resource.metadata.generation
         ):
             return None
-        decision = self._tell(certificate, State.PENDING)
+        decision = self._tell(certificate, state)
         return decision if decision.action is not None else None
 
     def _tell(
@@ -617,20 +729,24 @@ class Certificates:
         error: str = "",
         waiting: str = "",
         wake: datetime | None = None,
-        issued: datetime | None = None,
+        issued: IssuedAuthority | None = None,
         old: tuple[str, ...] = (),
+        workloads: WorkloadCertificates | None = None,
     ) -> Decision:
         resource, spec = certificate.resource, certificate.spec
-        ends = issued if issued is not None else self.not_after(certificate.name)
+        present = issued if issued is not None else self.installed(certificate.name)
         status = IssuedCertificateStatus(
             observed_generation=resource.metadata.generation,
             error=error,
             state=state,
             applied_gloo_mesh_ca=spec.gloo_mesh_ca if issued is not None else None,
+            applied_agent_ca=spec.agent_ca if issued is not None else None,
             observed_rotation_state=spec.rotation_state,
             observed_trust=spec.trust,
-            not_after=_time(ends) if ends is not None else "",
+            not_before=_time(present.not_before) if present is not None else "",
+            not_after=_time(present.not_after) if present is not None else "",
             outdated_pods=OutdatedPods(count=len(old), names=old[:MOST_NAMES]) if old else None,
+            workloads=workloads,
         )
         version = Version(resource.metadata.uid, resource.metadata.resource_version)
         action = None if status == resource.status else Tell(certificate.name, version, status)
@@ -784,11 +900,16 @@ def fingerprint(data: Mapping[str, bytes]) -> str:
 
 
 def spec_digest(spec: IssuedCertificateSpec) -> str:
-    """What of *spec* calls for a new certificate when it changes: all but what happens with it afterwards."""
+    """What of *spec* calls for a new certificate when it changes: all but what happens with it afterwards.
+
+    The step of a rotation calls for none either: where it changes what is trusted or who signs, `trust` changes too.
+    """
     options = spec.cert_options
     if options is not None:
         options = msgspec.structs.replace(options, secret_rotation_grace_period_ratio=0.0)
-    asked = msgspec.structs.replace(spec, pod_bounce_directive=None, cert_options=options)
+    asked = msgspec.structs.replace(
+        spec, pod_bounce_directive=None, cert_options=options, rotation_state=CertificateRotationState.NOT_ROTATING
+    )
     return digest(msgspec.to_builtins(asked)).hex()[:16]
 
 
@@ -809,11 +930,13 @@ def sorted_refusals(refusals: Mapping[Slot, str]) -> list[tuple[Slot, str]]:
     return sorted(refusals.items(), key=lambda each: each[0].value)
 
 
-def _unfit(status: CertificateRequestStatus, key: Key, spec: IssuedCertificateSpec, now: datetime) -> str:
-    """Why the answer *status* is not what was asked for. Raises `PemInvalid`."""
+def _unfit(
+    status: CertificateRequestStatus, fingerprint: str | None, spec: IssuedCertificateSpec, now: datetime
+) -> str:
+    """Why the answer *status* is not what was asked for with the key of *fingerprint*. Raises `PemInvalid`."""
     issued = read_issued(status.signed_certificate)
     chain = status.cert_chain or status.signed_certificate
-    if issued.fingerprint != key.fingerprint:
+    if issued.fingerprint != fingerprint:
         return "the answer is a certificate for another key"
     if not issued.is_ca:
         return "the answer is a certificate that cannot sign others"
@@ -864,8 +987,14 @@ def _current(request: Request) -> CertificateRequestStatus | None:
     return status
 
 
+def _trust_domain(host: str) -> str:
+    return host.removeprefix("spiffe://").partition("/")[0]
+
+
 def _bits(spec: IssuedCertificateSpec) -> int:
-    return (spec.cert_options.rsa_key_size_bytes if spec.cert_options else 0) or DEFAULT_BITS
+    """Size of the RSA key, 0 for an ECDSA key."""
+    options = spec.cert_options or CommonCertOptions()
+    return 0 if options.key_algorithm is KeyAlgorithm.ECDSA else options.rsa_key_size_bytes or DEFAULT_BITS
 
 
 def _organization(spec: IssuedCertificateSpec) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import msgspec
@@ -20,14 +21,17 @@ from isthmus.agent.certificates import (
     Install,
     MakeKey,
     Manifest,
+    Sign,
+    SigningFailed,
     Slot,
     Tell,
     WriteAnswer,
     data_of,
 )
 from isthmus.agent.outputs import Outputs
+from isthmus.agent.vault import Signer, VaultSigner
 from isthmus.api.certificate_request import CertificateRequest
-from isthmus.api.issued_certificate import IssuedCertificate
+from isthmus.api.issued_certificate import IssuedCertificate, IssuedCertificateState, IssuedCertificateStatus
 from isthmus.kube import (
     AlreadyExists,
     Changed,
@@ -42,7 +46,7 @@ from isthmus.kube import (
 )
 from isthmus.model.kinds import SECRET
 from isthmus.model.ref import ObjectKey
-from isthmus.pki import PemInvalid, new_rsa_key
+from isthmus.pki import PemInvalid, new_authority_key
 from isthmus.program.crew import Crew
 from isthmus.program.records import encode
 from isthmus.program.watching import follow
@@ -53,6 +57,19 @@ SERIAL_BITS = 127  # positive, and beyond guessing
 LONGEST_SLEEP = 3600.0  # seconds; a clock that is put right is noticed by then
 
 log = structlog.get_logger("isthmus.certificates")
+
+
+@dataclass
+class Counts:
+    """What has been done for certificates, for metrics."""
+
+    requested: int = 0
+    written: int = 0
+    renewed: int = 0
+    """Of those written, how many took the place of an earlier one of ours."""
+    failed: int = 0
+    """How often a certificate has come to a state of FAILED."""
+
 
 _DECODER = msgspec.json.Decoder(CertificateRequest)
 
@@ -66,7 +83,8 @@ class Certifier:
     """Brings certificates to this cluster's meshes.
 
     *outputs* holds what the server wants and has answered; call `received` when that changed, and `look` when pods have
-    restarted. Keys are made off the event loop.
+    restarted. *changed* is called whenever a certificate may have changed. *signer* is asked for what the management
+    plane does not sign; Vault by default. Keys are made off the event loop.
     """
 
     def __init__(
@@ -79,7 +97,9 @@ class Certifier:
         labels: str,
         namespace: str,
         ready: Callable[[], None] = lambda: None,
+        changed: Callable[[], None] = lambda: None,
         clock: Callable[[], datetime] = utc_now,
+        signer: Signer | None = None,
     ) -> None:
         self._kube = kube
         self._certificates = certificates
@@ -88,11 +108,14 @@ class Certifier:
         self._labels = labels
         self._namespace = namespace
         self._ready = ready
+        self._changed = changed
         self._clock = clock
+        self._signer = signer if signer is not None else VaultSigner(kube, namespace)
         self._crew: Crew[str] = Crew(self._act, WORKERS)
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._reported: set[str] = set()
         self.waiting: dict[str, str] = {}
+        self.counts = Counts()
 
     @property
     def known(self) -> bool:
@@ -103,6 +126,11 @@ class Certifier:
     def pending(self) -> int:
         """Certificates that wait to be looked at, now or at a time."""
         return len(self._crew.queue) + self._crew.queue.postponed
+
+    def statuses(self) -> list[tuple[str, IssuedCertificateStatus]]:
+        """How far each certificate is, by name of its mesh."""
+        found = ((name, self._certificates.reports(name)[1]) for name in sorted(self._certificates.names()))
+        return [(name, certificate.status) for name, certificate in found if certificate and certificate.status]
 
     def received(self) -> None:
         """Take what the server has sent."""
@@ -132,6 +160,7 @@ class Certifier:
                 timer.cancel()
 
     def _look(self, names: Iterable[str]) -> None:
+        self._changed()
         self._crew.add((name, 0) for name in sorted({*names, *self._reported}))
 
     async def _watch(self, slot: Slot) -> None:
@@ -169,6 +198,10 @@ class Certifier:
             except (KubeError, PemInvalid) as error:
                 await self._fail(name, decision.action, str(error))
                 return False
+            except SigningFailed as error:
+                assert isinstance(decision.action, Sign)
+                log.warning("certificate not signed", certificate=name, error=str(error))
+                self._certificates.not_signed(decision.action, str(error), self._clock())
             self._report(name)
         self._report(name)
         self._wake(name, decision.wake)
@@ -180,14 +213,19 @@ class Certifier:
                 if action.replaces is None and (found := await self._in_the_way(Slot.KEYS, action.name)) is not None:
                     self._take(Slot.KEYS, found)
                     return
-                pem = await asyncio.to_thread(new_rsa_key, action.bits)
+                pem = await asyncio.to_thread(new_authority_key, action.bits)
                 manifest = self._certificates.key_manifest(action, pem, self._clock())
                 self._take(Slot.KEYS, await self._write(Slot.KEYS, manifest))
-                log.info("key made", certificate=action.name, bits=action.bits)
+                log.info("key made", certificate=action.name, rsa_bits=action.bits or None)
             case Ask():
                 manifest = await asyncio.to_thread(self._certificates.request_manifest, action)
                 self._take(Slot.REQUESTS, await self._write(Slot.REQUESTS, manifest))
+                self.counts.requested += 1
                 log.info("certificate requested", certificate=action.name)
+            case Sign():
+                status = await self._signer.sign(action.spec, action.csr)
+                await self._do(self._certificates.answer_to(action, status, self._clock()))
+                log.info("certificate signed", certificate=action.name)
             case WriteAnswer():
                 manifest = self._certificates.status_manifest(action)
                 self._take(Slot.REQUESTS, await self._kube.apply_status(Slot.REQUESTS.kind, manifest))
@@ -195,11 +233,14 @@ class Certifier:
                 place = action.manifest["metadata"]
                 manifest = await self._bridged(action) if action.first else action.manifest
                 self._take(Slot.TARGETS, await self._kube.apply(SECRET, manifest, force=action.replaces is not None))
+                self.counts.written += 1
+                self.counts.renewed += action.replaces is not None and not action.first
                 log.info("certificate written", secret=f"{place['namespace']}/{place['name']}")
             case Tell():
                 manifest = self._certificates.status_manifest(action)
                 self._take(Slot.CERTIFICATES, await self._kube.apply_status(IssuedCertificate.KIND, manifest))
                 told = action.status
+                self.counts.failed += told.state is IssuedCertificateState.FAILED
                 log.info("certificate", certificate=action.name, state=told.state.value, error=told.error or None)
             case Delete(slot, namespace, name, version):
                 await self._kube.delete(

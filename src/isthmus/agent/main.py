@@ -43,6 +43,12 @@ def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     found.add_argument(
         "--grpc-port", type=int, default=9977, help="reserved for the proxies' metrics and logs (default: %(default)s)"
     )
+    found.add_argument(
+        "--verify-workloads",
+        choices=("true", "false"),
+        default=environment.get("ISTHMUS_VERIFY_WORKLOADS", "true"),
+        help="connect to the mesh's pods to see which certificates they present (default: %(default)s)",
+    )
     found.add_argument("--verbose", action="store_true", help="log debug messages")
     return found
 
@@ -82,6 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     ),
                     host=options.bind_address,
                     metrics_port=options.metrics_port,
+                    verify_workloads=options.verify_workloads == "true",
                 ),
             )
 

@@ -6,15 +6,27 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from isthmus.agent.apply import Applier
+from isthmus.agent.certify import Certifier
 from isthmus.agent.outputs import Outputs
 from isthmus.agent.report import Reporter
+from isthmus.program.certificate_metrics import certificate_metrics
 from isthmus.transport import RelayClient
 
 
 class AgentMetrics(Collector):
     """Reads the counters that the parts of the agent keep."""
 
-    def __init__(self, reporter: Reporter, outputs: Outputs, applier: Applier, relay: RelayClient) -> None:
+    def __init__(
+        self,
+        cluster: str,
+        reporter: Reporter,
+        outputs: Outputs,
+        applier: Applier,
+        certifier: Certifier,
+        relay: RelayClient,
+    ) -> None:
+        self._cluster = cluster
+        self._certifier = certifier
         self._reporter = reporter
         self._outputs = outputs
         self._applier = applier
@@ -22,7 +34,7 @@ class AgentMetrics(Collector):
 
     def collect(self) -> list[Metric]:
         """All metrics."""
-        counts, traffic = self._reporter.counts, self._relay.traffic
+        counts, traffic, certified = self._reporter.counts, self._relay.traffic, self._certifier.counts
         state = 0 if self._reporter.waiting_for() else 2
         return [
             gauge("gloo_mesh_discovery_reconciling_state", "0 while the cluster is read, then 2.", state),
@@ -38,6 +50,11 @@ class AgentMetrics(Collector):
             gauge("isthmus_write_problems", "Objects that cannot be written.", len(self._applier.problems)),
             counter("isthmus_writes", "Objects written.", self._applier.writes),
             counter("isthmus_prunes", "Objects pruned.", self._applier.prunes),
+            counter("isthmus_certificates_requested", "Certificate requests made.", certified.requested),
+            counter("isthmus_certificates_written", "Certificates written for Istio.", certified.written),
+            counter("isthmus_certificates_renewed", "Those of them that replace an earlier one.", certified.renewed),
+            counter("isthmus_certificates_failed", "Attempts at a certificate that failed.", certified.failed),
+            *certificate_metrics((self._cluster, name, status) for name, status in self._certifier.statuses()),
             gauge("isthmus_relay_connected", "Whether the server is connected.", traffic.connected),
             counter("isthmus_relay_connections", "Streams opened to the server.", traffic.connections),
             counter("isthmus_relay_bytes_in", "Bytes of relay messages received.", traffic.bytes_in),

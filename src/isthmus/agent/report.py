@@ -11,6 +11,7 @@ import structlog
 
 from isthmus.discovery import INPUT_KINDS, Discovery, Finding, manifest_key
 from isthmus.kube import Changed, KubeClient, KubeError, Removed, Replaced, WatchEvent
+from isthmus.model.kinds import POD
 from isthmus.model.ref import Kind, ObjectKey
 from isthmus.program.records import WriteReport, encode, report_key
 from isthmus.program.watching import follow
@@ -32,15 +33,23 @@ class Reporter:
     """Publishes what discovery finds, and what could not be written.
 
     Nothing is published before every kind was read, and it counts as complete only while discovery says so, and
-    *others*, who publish beside it; call `look` when their answer has changed.
+    *others*, who publish beside it; call `look` when their answer has changed. *pods* is told what happens to pods, so
+    that they are watched but once.
     """
 
-    def __init__(self, kube: KubeClient, discovery: Discovery, others: Callable[[], bool] = lambda: True) -> None:
+    def __init__(
+        self,
+        kube: KubeClient,
+        discovery: Discovery,
+        others: Callable[[], bool] = lambda: True,
+        pods: Callable[[WatchEvent], None] = lambda event: None,
+    ) -> None:
         self.publication = Publication()
         self.counts = Counts()
         self._kube = kube
         self._discovery = discovery
         self._others = others
+        self._pods = pods
         self._unread: dict[Kind, str] = dict.fromkeys(INPUT_KINDS, "")
         self._wake = asyncio.Event()
         self._findings: tuple[Finding, ...] = ()
@@ -72,6 +81,8 @@ class Reporter:
     async def _watch(self, kind: Kind) -> None:
         def take(event: WatchEvent) -> None:
             self.counts.events += 1
+            if kind == POD:
+                self._pods(event)
             match event:
                 case Replaced(items):
                     self._discovery.replace(kind, items)

@@ -34,7 +34,7 @@ from isthmus.agent.rollouts import (
 )
 from isthmus.api.issued_certificate import IssuedCertificate
 from isthmus.api.parse import ParseFailure, parse
-from isthmus.api.pod_bounce_directive import BouncedPods, PodBounceDirective, PodBounceDirectiveStatus
+from isthmus.api.pod_bounce_directive import BY_HAND, BouncedPods, PodBounceDirective, PodBounceDirectiveStatus
 from isthmus.kube import Changed, Conflict, KubeClient, KubeError, Removed, Replaced, WatchEvent
 from isthmus.model.kinds import (
     CONFIG_MAP,
@@ -75,12 +75,21 @@ class Job:
 
 
 class Restarter(Restarts):
-    """Follows the PodBounceDirectives of the agent's namespace; *now* tells the time."""
+    """Follows the PodBounceDirectives of the agent's namespace.
+
+    *linked* tells whether the management plane is connected (call `look` when that changed), *now* the time.
+    """
 
     def __init__(
-        self, kube: KubeClient, namespace: str, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+        self,
+        kube: KubeClient,
+        namespace: str,
+        *,
+        linked: Callable[[], bool] = lambda: True,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._kube = kube
+        self._linked = linked
         self._namespace = namespace
         self._now = now
         self._certificates: dict[Place, IssuedCertificate] = {}
@@ -112,10 +121,20 @@ class Restarter(Restarts):
                 return Progress(done=False, waiting=session.trouble)
         return Progress(done=False, waiting="the restart of pods is about to begin")
 
-    def old_pods(self, namespace: str, name: str) -> tuple[str, ...]:
-        """Pods that started before the `cacerts` of the IssuedCertificate was written, as ``<namespace>/<name>``."""
-        found = {pod for job, session in self._sessions.items() if job.certificate == name for pod in session.old}
-        return tuple(sorted(found))
+    def old_pods(self, name: str, fingerprint: str) -> tuple[str, ...] | None:
+        """Pods that still run with an older `cacerts` of the IssuedCertificate, as ``<namespace>/<name>``.
+
+        None until it is known, and when nobody looks any more since a PodBounceDirective is finished.
+        """
+        for job, session in self._sessions.items():
+            if (job.certificate, job.fingerprint) == (name, fingerprint) and session.looked:
+                return session.old
+        return None
+
+    def look(self) -> None:
+        """Look at everything again."""
+        for session in self._sessions.values():
+            session.wake()
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -134,7 +153,7 @@ class Restarter(Restarts):
                     running.pop(job).cancel()
                     del self._sessions[job]
                 for job in sorted(wanted - set(running), key=lambda job: job.certificate):
-                    session = self._sessions[job] = _Session(self._kube, job, self._now, self._tell)
+                    session = self._sessions[job] = _Session(self._kube, job, self._linked, self._now, self._tell)
                     running[job] = tasks.create_task(session.run(), name=f"restart for {job.certificate}")
                 for session in self._sessions.values():
                     session.look(self._directives, self._secrets)
@@ -159,12 +178,20 @@ class Restarter(Restarts):
             ):
                 continue
             ref = certificate.spec.pod_bounce_directive
-            place = (ref.namespace, ref.name) if ref is not None else None
+            place = (ref.namespace, ref.name) if ref is not None else self._by_hand(metadata.name)
             mark = fingerprint(_data(secret))
             if place is not None and (place not in self._directives or _finished(self._directives[place], mark)):
                 continue
             jobs.add(Job(metadata.name, mark, _moment(notes.get(ISSUED_AT, "")), place))
         return jobs
+
+    def _by_hand(self, certificate: str) -> Place | None:
+        """The PodBounceDirective that a person has written; one that is finished counts no more, whatever comes."""
+        for place, directive in sorted(self._directives.items()):
+            finished = directive.status is not None and directive.status.finished
+            if directive.metadata.annotations.get(BY_HAND) == certificate and not finished:
+                return place
+        return None
 
     async def _watch(self, kind: Kind, namespace: str, fields: str) -> None:
         def take(event: WatchEvent) -> None:
@@ -207,9 +234,17 @@ class Restarter(Restarts):
 class _Session:
     """Carries out one job."""
 
-    def __init__(self, kube: KubeClient, job: Job, now: Callable[[], datetime], tell: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        kube: KubeClient,
+        job: Job,
+        linked: Callable[[], bool],
+        now: Callable[[], datetime],
+        tell: Callable[[], None],
+    ) -> None:
         self._kube = kube
         self._job = job
+        self._linked = linked
         self._now = now
         self._tell = tell
         self._directive: PodBounceDirective | None = None
@@ -223,6 +258,8 @@ class _Session:
         self.trouble = ""
         """What is waited for, and what is left to a person."""
         self.old: tuple[str, ...] = ()
+        self.looked = False
+        """Whether *old* is known."""
 
     def look(self, directives: Mapping[Place, PodBounceDirective], secrets: Mapping[Place, Manifest]) -> None:
         """Take what may have changed since."""
@@ -230,6 +267,10 @@ class _Session:
         if directive != self._directive or secrets != self._secrets:
             self._directive, self._secrets = directive, dict(secrets)
             self._wake.set()
+
+    def wake(self) -> None:
+        """Look again."""
+        self._wake.set()
 
     async def run(self) -> None:
         """Restart pods, or look at them, until none is old."""
@@ -258,13 +299,13 @@ class _Session:
 
     async def _observe(self) -> float | None:
         """Note which pods started too early; negative when none did, for that can't change any more."""
-        if self._job.written is None:
-            return None
-        old = tuple(sorted(pod.called for pod in started_before(self._pods(), self._job.written)))
-        if old != self.old:
-            self.old = old
+        before = (self.looked, self.old)
+        if self._job.written is not None:
+            self.old = tuple(sorted(pod.called for pod in started_before(self._pods(), self._job.written)))
+        self.looked = True
+        if before != (self.looked, self.old):
             self._tell()
-        return None if old else -1.0
+        return None if self.old or self._job.written is None else -1.0
 
     async def _advance(self) -> float | None:
         """Do what is due; seconds after which to look again even if nothing changes, negative when all is done."""
@@ -282,11 +323,11 @@ class _Session:
             problems.append(str(error))
         else:
             if made.done:
-                self.old, self.trouble = (), ""
+                self.looked, self.old, self.trouble = True, (), ""
                 log.info("pods restarted", certificate=self._job.certificate, fingerprint=self._job.fingerprint)
                 return None  # the watch brings the status that ends this job
-        if (trouble, old) != (self.trouble, self.old):
-            self.trouble, self.old = trouble, old
+        if (True, trouble, old) != (self.looked, self.trouble, self.old):
+            self.looked, self.trouble, self.old = True, trouble, old
             self._tell()
         if problems:
             return RETRY_SECONDS
@@ -304,7 +345,7 @@ class _Session:
         }
         services: tuple[Service, ...] = tuple(self._seen[SERVICE].values())
         budgets: tuple[Budget, ...] = tuple(self._seen[POD_DISRUPTION_BUDGET].values())
-        return Scene(self._pods(), controllers, services, budgets, values)
+        return Scene(self._pods(), controllers, services, budgets, values, self._linked())
 
     def _secret_values(self) -> dict[Place, dict[str, str]]:
         return {
@@ -346,7 +387,9 @@ class _Session:
             patch["spec"] = spec
         answer = await self._kube.patch(controller.kind, namespace, name, patch)
         version = answer["metadata"]["resourceVersion"]
-        if version != controller.resource_version:
+        seen: Controller | None = self._seen[controller.kind].get((namespace, name))
+        # The watch may have been faster: it has told this version, or that the controller is gone since.
+        if seen is not None and newer(version, seen.resource_version):
             self._written[controller.kind, (namespace, name)] = version
 
     async def _evict(self, pod: Pod) -> None:

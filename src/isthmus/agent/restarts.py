@@ -19,6 +19,7 @@ AT_ONCE = 5  # controllers that roll side by side: each may need room for one mo
 PATIENCE = timedelta(minutes=5)  # how long a restarted controller that gets no ready pods holds up others
 # How much later than istiod a pod must have been created to count as new: clocks may be that far apart.
 CLOCKS_APART = timedelta(minutes=10)
+UNLINKED = "is to restart when the management plane, which tells other clusters of its pods, is connected"
 MOST_NAMES = 3  # of pods or controllers in one sentence
 
 
@@ -32,6 +33,8 @@ class Scene:
     budgets: tuple[Budget, ...] = ()
     values: Mapping[tuple[str, str, str, str], str] = field(default_factory=dict)
     """What Secrets and ConfigMaps hold, by kind, namespace, name and key."""
+    linked: bool = True
+    """Whether the management plane is connected; while it is not, other clusters go on calling pods that have ended."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,8 @@ class _Planner:
                 self._pods_of[pod.owner].append(pod)
         self._serving_since = self._when_served()
         self._actions: list[Action] = []
+        self._planned: dict[Owner, int] = {}
+        """How many ready pods the actions so far take at once."""
         self._waiting: list[str] = []
         self._left: list[str] = []
         self._look_again: datetime | None = None
@@ -168,6 +173,8 @@ class _Planner:
             return
         if controller.unmovable:
             self._left.append(f"{owner} {controller.unmovable}")
+        elif serves and not self._scene.linked:
+            self._waiting.append(f"{owner} {UNLINKED}")
         elif len(self._busy) >= AT_ONCE or self._has_busy_neighbour(owner):
             self._waiting.append(f"{owner} is to restart after others")
         elif controller.rolls and not (refusal := self._refusal(owner, controller.most_taken, serves=serves)):
@@ -181,12 +188,17 @@ class _Planner:
 
     def _begin(self, action: Roll | Enlist) -> None:
         self._actions.append(action)
+        controller = action.controller
+        self._planned[controller.owner] = controller.most_taken if isinstance(action, Roll) and controller.rolls else 0
         self._busy.add(action.controller.owner)
         self._waiting.append(f"{action.controller.owner} is restarting")
 
     def _replace_one(self, controller: Controller, old: Sequence[Pod], *, serves: bool) -> None:
         """Evict one of the *old* pods, once the successor of the one before is ready."""
         owner = controller.owner
+        if serves and not self._scene.linked:
+            self._waiting.append(f"{owner} {UNLINKED}")
+            return
         ready = sum(1 for pod in self._pods_of[owner] if pod.ready and not pod.ending)
         idle = [pod for pod in old if not pod.ready]
         if idle or ready >= controller.replicas:
@@ -194,6 +206,7 @@ class _Planner:
                 self._left.append(f"{owner} {refusal}")
             else:
                 self._actions.append(Evict(min(idle or old, key=lambda pod: pod.name)))
+                self._planned[owner] = 0 if idle else 1
 
     # --- what would harm --------------------------------------------------------------------------------------------
 
@@ -205,8 +218,11 @@ class _Planner:
         if not lost:
             return ""
         for budget in self._scene.budgets:
-            if any(budget.selects(pod) for pod in own) and budget.allowed < lost:
-                return f"may not be restarted now: PodDisruptionBudget {budget.name} allows {budget.allowed} pods away"
+            if not any(budget.selects(pod) for pod in own):
+                continue
+            allowed = max(0, budget.allowed - self._going(budget, owner))
+            if allowed < lost:
+                return f"may not be restarted now: PodDisruptionBudget {budget.name} allows {allowed} pods away"
         if not serves:
             return ""
         for service in self._scene.services:
@@ -225,8 +241,30 @@ class _Planner:
             max(0, number - self._at_risk(other)) if other is not None else number for other, number in ready.items()
         )
 
+    def _going(self, budget: Budget, besides: Owner) -> int:
+        """How many ready pods of *budget* others may still take by what was begun, and is no longer asked for."""
+        ready: dict[Owner, int] = defaultdict(int)
+        for pod in self._scene.pods:
+            if pod.ready and not pod.ending and pod.owner not in (None, besides) and budget.selects(pod):
+                ready[pod.owner] += 1
+        return sum(min(number, self._more(owner)) for owner, number in ready.items())
+
+    def _more(self, owner: Owner) -> int:
+        """How many more of its ready pods the controller may take."""
+        controller = self._scene.controllers.get(owner)
+        if owner in self._planned:
+            return self._planned[owner]
+        if controller is None or not self._rolls_by_itself(controller):
+            return 0  # pods are evicted one by one, as planned
+        pods = self._pods_of[owner]
+        ready = sum(1 for pod in pods if pod.ready and not pod.ending)
+        is_done = not any(self._is_old(pod) for pod in pods)
+        return 0 if is_done else max(0, ready - max(0, controller.replicas - controller.most_taken))
+
     def _at_risk(self, owner: Owner) -> int:
         controller = self._scene.controllers.get(owner)
+        if owner in self._planned:
+            return self._planned[owner]
         if controller is None or not self._is_begun(controller):
             return 0
         return controller.most_taken if self._rolls_by_itself(controller) else 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -19,6 +19,7 @@ from isthmus.agent.outputs import Outputs
 from isthmus.agent.ownership import selector
 from isthmus.agent.report import Reporter
 from isthmus.agent.restart import Restarter
+from isthmus.agent.verify import Verifier
 from isthmus.discovery import Discovery
 from isthmus.kube import KubeClient
 from isthmus.program.lifecycle import BadOption
@@ -39,18 +40,24 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """None in insecure mode."""
     host: str = ""
     metrics_port: int = 9091
+    verify_workloads: bool = True
+    """Whether to connect to pods, to see what they present."""
 
 
-class LinkLog:
-    """Tells the log how the link to the server fares; the same trouble once."""
+class Link:
+    """Whether the server is connected. Tells the log, the same trouble once, and *changed*."""
 
-    def __init__(self) -> None:
+    def __init__(self, changed: Callable[[], None]) -> None:
         self._said = ""
+        self._changed = changed
+        self.up = False
 
     def connected(self) -> None:
         """The server has accepted the stream."""
         self._said = ""
+        self.up = True
         log.info("connected to the management plane")
+        self._changed()
 
     def disconnected(self, error: RelayError, retry_in: float) -> None:
         """The stream ended, or none came about."""
@@ -58,6 +65,8 @@ class LinkLog:
         tell = log.debug if text == self._said else log.warning
         tell("not connected to the management plane", error=text, retry_seconds=round(retry_in, 2))
         self._said = text
+        self.up = False
+        self._changed()
 
     def issued(self, not_after: datetime) -> None:
         """A new client certificate has been saved."""
@@ -67,16 +76,20 @@ class LinkLog:
 async def run_agent(kube: KubeClient, options: Options) -> None:
     """Run the agent of the cluster that *kube* speaks to, until cancelled. Raises `BadOption`."""
     outputs = Outputs(options.cluster, options.namespace)
-    reporter = Reporter(kube, Discovery(options.cluster, options.namespace), lambda: certifier.known)
-    restarter = Restarter(kube, options.namespace)
+    verifier = Verifier()
+    reporter = Reporter(kube, Discovery(options.cluster, options.namespace), lambda: certifier.known, pods=verifier.see)
+    link = Link(lambda: restarter.look())
+    restarter = Restarter(kube, options.namespace, linked=lambda: link.up)
+    certificates = Certificates(options.cluster, options.namespace, restarter, verifier.presented)
     certifier = Certifier(
         kube,
-        Certificates(options.cluster, options.namespace, restarter),
+        certificates,
         outputs,
         reporter.publication,
         labels=selector(options.cluster, options.namespace),
         namespace=options.namespace,
         ready=reporter.look,
+        changed=verifier.look,
     )
     restarter.changed(certifier.look)
     applier = Applier(kube, outputs, reporter.write_report, certifier.received)
@@ -88,7 +101,7 @@ async def run_agent(kube: KubeClient, options: Options) -> None:
             publication=reporter.publication,
             subscriber=applier,
             credentials=SecretStore(kube, options.secrets) if options.secrets is not None else None,
-            observer=LinkLog(),
+            observer=link,
         )
     except ValueError as error:
         raise BadOption(f"--relay-address: {error}") from error
@@ -104,7 +117,7 @@ async def run_agent(kube: KubeClient, options: Options) -> None:
 
     async def serve_probes() -> None:
         probes = Probes(
-            collectors=[AgentMetrics(reporter, outputs, applier, relay)],
+            collectors=[AgentMetrics(options.cluster, reporter, outputs, applier, certifier, relay)],
             ready=missing,
             snapshots={"input": inputs, "output": desired},
         )
@@ -115,6 +128,8 @@ async def run_agent(kube: KubeClient, options: Options) -> None:
         tasks.create_task(applier.run(), name="apply")
         tasks.create_task(certifier.run(), name="certify")
         tasks.create_task(restarter.run(), name="restart")
+        if options.verify_workloads:
+            tasks.create_task(verifier.run(certificates.in_place, certifier.look), name="verify")
         tasks.create_task(relay.run(), name="relay")
         if options.metrics_port:
             tasks.create_task(serve_probes(), name="probes")

@@ -403,6 +403,13 @@ class RequiredSubsets(ApiStruct, frozen=True):
     """Its traffic shift."""
 
 
+class KeyAlgorithm(Enum):
+    """What kind of key an authority signs with. RSA is the zero value."""
+
+    RSA = "RSA"
+    ECDSA = "ECDSA"
+
+
 class CommonCertOptions(ApiStruct, frozen=True):
     """Properties of a certificate authority's certificate; zero takes the default."""
 
@@ -414,6 +421,8 @@ class CommonCertOptions(ApiStruct, frozen=True):
     """Organisation in the subject; ``gloo-mesh`` for roots, ``Istio`` for intermediates by default."""
     secret_rotation_grace_period_ratio: Float = 0.0
     """Share of the lifetime that is left when it is renewed; 0.10 by default."""
+    key_algorithm: KeyAlgorithm = KeyAlgorithm.RSA
+    """RSA, or ECDSA with curve P-256, whose size no field says. Not in Gloo Mesh."""
 
 
 class VaultKubernetesAuth(OneofStruct, frozen=True):
@@ -422,26 +431,39 @@ class VaultKubernetesAuth(OneofStruct, frozen=True):
     ONEOFS: ClassVar[tuple[tuple[str, ...], ...]] = (("service_account_ref", "mounted_sa_path"),)
 
     mount_path: str = ""
-    """Path of Vault's auth method; ``/v1/auth/kubernetes`` by default."""
+    """Path of Vault's auth method; ``/v1/auth/kubernetes`` by default. ``{cluster}`` in it is the cluster's name."""
     role: str = ""
     """Vault role; required."""
     secret_token_key: str = ""
-    """Key of the token in the service account's Secret; ``token`` by default."""
+    """Key of the token in the service account's Secret, or its file's name; ``token`` by default."""
     service_account_ref: ObjectRef | None = None
-    """The service account whose token is used."""
+    """The service account in the agent's namespace whose token is used; it must have a Secret with one."""
     mounted_sa_path: str | None = None
-    """Where the token is mounted; ``/var/run/secrets/kubernetes.io/serviceaccount`` by default."""
+    """Folder of the agent that has the token; ``/var/run/secrets/kubernetes.io/serviceaccount`` by default."""
+
+
+class VaultAppRoleAuth(ApiStruct, frozen=True):
+    """How the agent logs in to Vault with an AppRole. An addition of ours."""
+
+    mount_path: str = ""
+    """Path of Vault's auth method; ``/v1/auth/approle`` by default. ``{cluster}`` in it is the cluster's name."""
+    role_id: str = ""
+    """Role id; required."""
+    secret_id_secret_ref: ObjectRef | None = None
+    """Secret in the agent's namespace that holds the secret id; required."""
+    secret_id_key: str = ""
+    """Key of the secret id in that Secret; ``secretId`` by default."""
 
 
 class VaultCA(OneofStruct, frozen=True):
     """A certificate authority in HashiCorp Vault."""
 
-    ONEOFS: ClassVar[tuple[tuple[str, ...], ...]] = (("token_secret_ref", "kubernetes_auth"),)
+    ONEOFS: ClassVar[tuple[tuple[str, ...], ...]] = (("token_secret_ref", "kubernetes_auth", "app_role_auth"),)
 
     ca_path: str = ""
     """Path that signs, such as ``pki/root/sign-intermediate``."""
     csr_path: str = ""
-    """Path that makes the request, such as ``pki_int/intermediate/generate/exported``."""
+    """Not used: the agent makes the key and the request itself, so that no key travels."""
     server: str = ""
     """URL of the Vault server."""
     ca_bundle: bytes = b""
@@ -449,9 +471,11 @@ class VaultCA(OneofStruct, frozen=True):
     namespace: str = ""
     """Vault namespace."""
     token_secret_ref: ObjectRef | None = None
-    """Secret that holds a Vault token."""
+    """Secret in the agent's namespace that holds a Vault token under ``token``."""
     kubernetes_auth: VaultKubernetesAuth | None = None
     """Log in with a Kubernetes service account."""
+    app_role_auth: VaultAppRoleAuth | None = None
+    """Log in with an AppRole. An addition of ours."""
 
 
 class CertificateRotationState(Enum):

@@ -67,6 +67,11 @@ class IstioMesh(ApiStruct, frozen=True):
     """SPIFFE trust domain of the mesh config; empty means ``cluster.local``."""
     trust_domain_aliases: tuple[str, ...] = ()
     """Trust domains whose identities pass for those of this one (``trustDomainAliases`` of the mesh config)."""
+    refuses_foreign_trust_domains: bool = False
+    """Ours. Whether sidecars refuse callers of trust domains that the mesh config does not name: they do unless istiod
+    runs with ``PILOT_SKIP_VALIDATE_TRUST_DOMAIN=true``."""
+    accepted_trust_domains: tuple[str, ...] = ()
+    """Ours. Trust domains that ``caCertificates`` of the mesh config name; their callers are not refused."""
     istiod_service_account: str = ""
     """Service account of the istiod deployment."""
     ingress_gateways: tuple[IngressGatewayInfo, ...] = ()

@@ -38,7 +38,7 @@ class IssuedCertificateSpec(OneofStruct, frozen=True):
     signing_certificate_secret: ObjectRef | None = None
     """Deprecated: Secret that holds the signing certificate; see glooMeshCa."""
     issued_certificate_secret: ObjectRef | None = None
-    """Secret of the managed cluster that the certificate goes to; omitted when Vault signs."""
+    """Secret of the managed cluster that the certificate goes to."""
     pod_bounce_directive: ObjectRef | None = None
     """The PodBounceDirective to follow once the certificate is there."""
     cert_options: CommonCertOptions | None = None
@@ -72,6 +72,36 @@ class OutdatedPods(ApiStruct, frozen=True):
     """Some of them, as ``<namespace>/<name>``, sorted."""
 
 
+class DoubtfulPod(ApiStruct, frozen=True):
+    """A pod of the mesh that does not show a certificate under the shared root."""
+
+    name: str = ""
+    """``<namespace>/<name>``."""
+    shows_other: bool = False
+    """Whether it shows another certificate, rather than none."""
+    reason: str = ""
+    """What it shows, or why nothing was seen."""
+
+
+class WorkloadCertificates(ApiStruct, frozen=True):
+    """What the ready pods of the mesh present, as the agent sees it when it connects to them."""
+
+    observed_trust: str = ""
+    """The observedTrust of the certificate that pods were looked at for; look at no number before it is yours."""
+    shared: UInt32 = 0
+    """Pods that present their own identity under a root that is wanted."""
+    earlier: UInt32 = 0
+    """How many of these are signed by another intermediate than the one in place now."""
+    presumed: UInt32 = 0
+    """Pods that show no certificate, such as gateways, but started after the one in place was written."""
+    unknown: UInt32 = 0
+    """Pods that show no certificate and started before."""
+    other: UInt32 = 0
+    """Pods that present another root's certificate, another identity, or one that has expired."""
+    pods: tuple[DoubtfulPod, ...] = ()
+    """The first fifty of other and unknown, others first, then by name."""
+
+
 class IssuedCertificateStatus(OneofStruct, frozen=True):
     """How far a certificate is."""
 
@@ -91,10 +121,14 @@ class IssuedCertificateStatus(OneofStruct, frozen=True):
     """The step of the root rotation that this status speaks of."""
     observed_trust: str = ""
     """The spec's trust that this status speaks of."""
+    not_before: str = ""
+    """When the certificate in its Secret begins, RFC 3339: shortly before it was signed. Empty when there is none."""
     not_after: str = ""
     """When the certificate in its Secret expires, RFC 3339; empty when there is none."""
     outdated_pods: OutdatedPods | None = None
     """Pods that are still to restart."""
+    workloads: WorkloadCertificates | None = None
+    """What pods present, which is looked at when the certificate is in its Secret; FINISHED does not wait for it."""
 
 
 class IssuedCertificate(Resource, frozen=True):

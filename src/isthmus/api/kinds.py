@@ -6,6 +6,7 @@ from isthmus.api.access_log_record import AccessLogRecord
 from isthmus.api.access_policy import AccessPolicy
 from isthmus.api.base import Resource
 from isthmus.api.certificate_request import CertificateRequest
+from isthmus.api.certificate_verification import CertificateVerification
 from isthmus.api.discovery import Destination, Mesh, Workload
 from isthmus.api.issued_certificate import IssuedCertificate
 from isthmus.api.kubernetes_cluster import KubernetesCluster
@@ -16,7 +17,7 @@ from isthmus.api.virtual_destination import VirtualDestination
 from isthmus.api.virtual_mesh import VirtualMesh
 
 POLICIES: tuple[type[Resource], ...] = (
-    VirtualMesh, TrafficPolicy, AccessPolicy, VirtualDestination, AccessLogRecord, Settings,
+    VirtualMesh, TrafficPolicy, AccessPolicy, VirtualDestination, AccessLogRecord, CertificateVerification, Settings,
 )  # fmt: skip
 """What users write on the management cluster."""
 

@@ -10,6 +10,9 @@ from isthmus.api.scalars import UInt32
 from isthmus.model import kinds
 from isthmus.model.ref import Kind
 
+BY_HAND = "isthmus.io/restart-by-hand"
+"""Annotation: the IssuedCertificate for which a person wants this once, as `meshctl mesh restart` writes it."""
+
 
 class RootCertSync(ApiStruct, frozen=True):
     """Two places that must hold the same root certificate before pods restart."""

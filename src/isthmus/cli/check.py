@@ -10,7 +10,7 @@ import typer
 from isthmus.cli.options import DEFAULT_NAMESPACE, Kubeconfig, KubeContext, Namespace
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from isthmus.api.base import Resource
     from isthmus.cli.checks import Check, Observed
@@ -37,11 +37,13 @@ def check(
     """Check every precondition of the fleet.
 
     Looks at the management cluster, and at every registered cluster that a context of the kubeconfig leads to: API
-    servers, definitions, the relay and its certificates, agents, policies, Istio's settings, on OpenShift the security
-    contexts. Says of each what to do. Exit code 1 if one of them is an error.
+    servers, definitions, the relay and its certificates, agents, policies, roots and certificates of meshes and what
+    workloads present, Istio's settings, on OpenShift the security contexts. Says of each what to do. Exit code 1 if one
+    of them is an error.
     """
     from datetime import UTC, datetime
 
+    from isthmus.cli.check_trust import check_trust
     from isthmus.cli.checks import check_fleet
     from isthmus.cli.clusters import contexts_of, run
 
@@ -60,7 +62,8 @@ def check(
             clusters[name] = await observe(kubeconfig, context, namespace, management=False) if known else None
         return management, clusters
 
-    checks = check_fleet(*run(look()), datetime.now(UTC))
+    (management, clusters), now = run(look()), datetime.now(UTC)
+    checks = by_cluster((*check_fleet(management, clusters, now), *check_trust(management, clusters, now)))
     if output == "json":
         import msgspec
 
@@ -71,6 +74,14 @@ def check(
         print_checks(checks)
     if any(found.state == "error" for found in checks):
         raise typer.Exit(1)
+
+
+def by_cluster(checks: Iterable[Check]) -> tuple[Check, ...]:
+    """*checks* with those of one cluster together, clusters in the order in which they are named first."""
+    groups: dict[str, list[Check]] = {}
+    for found in checks:
+        groups.setdefault(found.cluster, []).append(found)
+    return tuple(found for group in groups.values() for found in group)
 
 
 def _pairs(texts: Iterable[str]) -> dict[str, str]:
@@ -120,12 +131,38 @@ async def _observe(cluster: KubeClient, namespace: str, *, management: bool) -> 
     if not management and SECURITY_CONTEXT in served:
         wanted += [(kind, "") for kind in OPENSHIFT_KINDS]
     await asyncio.gather(*(fetch(kind, where) for kind, where in wanted if kind in served))
-    if not management:
+    if management:
+        objects[kinds.SECRET] = (*objects.get(kinds.SECRET, ()), *await _roots(cluster, namespace, objects, refused))
+    else:
         # Not those of the whole cluster: they may be many, and large.
         deployments = objects.get(kinds.DEPLOYMENT, ())
         await asyncio.gather(*(fetch(kinds.CONFIG_MAP, where) for where in istio_namespaces(deployments)))
     name = cluster.connection.name
     return Observed(name, namespace, version=version, served=served, objects=objects, refused=refused)
+
+
+async def _roots(
+    cluster: KubeClient, namespace: str, objects: Mapping[Kind, Iterable[dict[str, Any]]], refused: dict[Kind, str]
+) -> list[dict[str, Any]]:
+    """The Secrets of roots that are not in *namespace*."""
+    from isthmus.api.parse import parse
+    from isthmus.api.virtual_mesh import VirtualMesh
+    from isthmus.kube import Forbidden, NotFound
+    from isthmus.model.kinds import SECRET
+    from isthmus.server.roots import Wanted, wanted_root
+
+    found = []
+    for manifest in objects.get(VirtualMesh.KIND, ()):
+        virtual_mesh = parse(manifest)
+        wanted = wanted_root(virtual_mesh, namespace) if isinstance(virtual_mesh, VirtualMesh) else None
+        if isinstance(wanted, Wanted) and wanted.secret.namespace != namespace:
+            try:
+                found.append(await cluster.get(SECRET, wanted.secret.namespace, wanted.secret.name))
+            except NotFound:
+                continue
+            except Forbidden as error:
+                refused[SECRET] = str(error)
+    return found
 
 
 def _wanted(namespace: str, *, management: bool) -> list[tuple[Kind, str]]:
@@ -136,7 +173,8 @@ def _wanted(namespace: str, *, management: bool) -> list[tuple[Kind, str]]:
 
     both = [(kinds.CUSTOM_RESOURCE_DEFINITION, ""), (kinds.NAMESPACE, ""), (kinds.SECRET, namespace)]
     if not management:
-        return [*both, (kinds.DEPLOYMENT, ""), (kinds.SERVICE, "")]
+        certificates = [(kind, namespace) for kind in (kinds.ISSUED_CERTIFICATE, kinds.POD_BOUNCE_DIRECTIVE)]
+        return [*both, (kinds.DEPLOYMENT, ""), (kinds.SERVICE, ""), *certificates]
     resources: tuple[type[Resource], ...] = (*POLICIES, *REGISTRATION, Mesh)
     ours = [(resource.KIND, "") for resource in resources]
     return [*both, (kinds.DEPLOYMENT, namespace), (kinds.SERVICE, namespace), *ours]

@@ -16,6 +16,7 @@ import yaml
 
 from isthmus.api import crds
 from isthmus.api.base import Resource
+from isthmus.api.certificate_verification import CertificateVerification
 from isthmus.api.discovery import Mesh
 from isthmus.api.kinds import CERTIFICATES, DISCOVERED, POLICIES, REGISTRATION
 from isthmus.api.kubernetes_cluster import KubernetesCluster
@@ -212,7 +213,7 @@ def _server_certificates(report: Report, seen: Observed, now: datetime) -> None:
         ("Relay certificate", "--relay-server-secret-name", "relay-server-tls-secret"),
         ("Relay signing certificate", "--relay-signing-secret-name", "relay-tls-signing-secret"),
     ):
-        secret = _argument(deployment, option) or default
+        secret = argument_of(deployment, option) or default
         _certificate(
             report, seen, name, secret, now, f"`meshctl install --kubecontext {seen.context}` makes missing ones"
         )
@@ -224,7 +225,7 @@ def _certificate(report: Report, seen: Observed, name: str, secret: str, now: da
     if found is None:
         report.say(name, f"{where} is missing", remedy)
         return
-    chain, trust = _data(found, "tls.crt"), _data(found, "ca.crt")
+    chain, trust = data_of(found, "tls.crt"), data_of(found, "ca.crt")
     if (problem := check_chain(chain, trust, now)) is not None:
         report.say(name, f"{where}: {problem}", "replace it; agents and server must share one root")
         return
@@ -275,7 +276,9 @@ def _policies(report: Report, seen: Observed) -> None:
             metadata, status = item["metadata"], item.get("status") or {}
             about = f"{item['kind']} {metadata.get('namespace', '')}/{metadata['name']}"
             state = status.get("state", "PENDING")
-            accepted += state == "ACCEPTED"
+            accepted += state in ("ACCEPTED", "VERIFIED")
+            if resource is CertificateVerification and state != "INVALID":
+                continue  # acted on, or waiting for its step
             if not status:
                 if resource is VirtualMesh:
                     troubles.append(f"{about} is not processed yet")
@@ -355,7 +358,7 @@ def check_cluster(name: str, seen: Observed, server: str, root: bytes, now: date
 
 def _agent(report: Report, seen: Observed, name: str, server: str) -> None:
     deployment = seen.find(kinds.DEPLOYMENT, AGENT, seen.namespace) or {}
-    called = _argument(deployment, "--cluster")
+    called = argument_of(deployment, "--cluster")
     report.say(
         "Agent's cluster name",
         f"the agent calls itself {called}, so it gets nothing" if called != name else "",
@@ -374,15 +377,15 @@ def _agent(report: Report, seen: Observed, name: str, server: str) -> None:
 
 def _client_certificate(report: Report, seen: Observed, name: str, root: bytes, now: datetime, remedy: str) -> None:
     deployment = seen.find(kinds.DEPLOYMENT, AGENT, seen.namespace) or {}
-    secret = _argument(deployment, "--relay-client-cert-secret-name") or "relay-client-tls-secret"
-    token = _argument(deployment, "--relay-identity-token-secret-name") or "relay-identity-token-secret"
+    secret = argument_of(deployment, "--relay-client-cert-secret-name") or "relay-client-tls-secret"
+    token = argument_of(deployment, "--relay-identity-token-secret-name") or "relay-identity-token-secret"
     found = seen.find(kinds.SECRET, secret, seen.namespace)
     check = "Client certificate"
     where = f"Secret {seen.namespace}/{secret}"
     if found is None:
         report.say(check, f"{where} is missing: the agent has not got its certificate", remedy)
         return
-    chain = _data(found, "tls.crt")
+    chain = data_of(found, "tls.crt")
     try:
         facts = certificate_facts(chain)
     except PemInvalid as error:
@@ -390,7 +393,7 @@ def _client_certificate(report: Report, seen: Observed, name: str, root: bytes, 
         return
     if name not in facts.dns_names:
         report.say(check, f"{where} is for {', '.join(facts.dns_names)}, not for {name}", remedy)
-    elif (problem := check_chain(chain, root or _data(found, "ca.crt"), now)) is not None:
+    elif (problem := check_chain(chain, root or data_of(found, "ca.crt"), now)) is not None:
         report.say(check, f"{where}: {problem}", remedy)
     else:
         report.say(check, "", good=f"for {name}, valid until {facts.not_after:%Y-%m-%d}")
@@ -610,10 +613,11 @@ def _version_of(seen: Observed, deployment: str) -> str:
 
 def _root_certificate(management: Observed) -> bytes:
     secret = management.find(kinds.SECRET, "relay-root-tls-secret", management.namespace)
-    return _data(secret, "ca.crt") if secret else b""
+    return data_of(secret, "ca.crt") if secret else b""
 
 
-def _data(secret: Manifest, key: str) -> bytes:
+def data_of(secret: Manifest, key: str) -> bytes:
+    """What *secret* holds under *key*; nothing if that is missing or unreadable."""
     try:
         return base64.b64decode((secret.get("data") or {}).get(key) or "")
     except ValueError:
@@ -636,7 +640,8 @@ def _containers(deployment: Manifest) -> list[Manifest]:
     return list((((deployment.get("spec") or {}).get("template") or {}).get("spec") or {}).get("containers") or ())
 
 
-def _argument(deployment: Manifest, option: str) -> str:
+def argument_of(deployment: Manifest, option: str) -> str:
+    """The value of a command line's *option*, as ``--option=value``; empty if it is not given."""
     for container in _containers(deployment):
         for argument in container.get("args") or ():
             if argument.startswith(f"{option}="):

@@ -36,7 +36,14 @@ REGISTER = (
 )
 START_SECONDS = 75.0  # guards; each is many times what it takes
 FEDERATION_SECONDS = 30.0
+TRUST_SECONDS = 180.0  # three keys of 4,096 bits, and every pod replaced twice
 LOG_LINES = 15  # of each program, shown when the demo fails
+STEPS = {
+    "PENDING": "its key is made there",
+    "REQUESTED": "the management plane is to sign",
+    "ISSUED": "istiod restarts, then gateways and workloads",
+    "FINISHED": "all pods run with it",
+}
 
 
 def demo(
@@ -143,7 +150,9 @@ def set_up(fleet: Fleet, clock: Clock) -> None:
         with clock.phase("federate"):
             typer.echo(f"{clock.now():5.1f} s  applying examples/walkthrough/virtual-mesh.yaml")
             run(_federate(fleet.managed))
-    typer.echo(f"{clock.now():5.1f} s  federated ({clock.summary()})")
+        with clock.phase("trust"):
+            run(_trust(fleet.managed, clock))
+    typer.echo(f"{clock.now():5.1f} s  federated, with one root of trust ({clock.summary()})")
 
 
 @contextmanager
@@ -230,7 +239,43 @@ async def _statuses_tell(meshes: int) -> None:
     )
 
 
-async def _until(name: str, kind: Kind, note: Callable[[Manifest], None], missing: Callable[[], str]) -> None:
+async def _trust(names: tuple[str, ...], clock: Clock) -> None:
+    """Tell how far the certificate of each cluster's mesh is, and return when all pods run with theirs."""
+    async with asyncio.TaskGroup() as tasks:
+        for name in names:
+            tasks.create_task(_trusts(name, clock))
+
+
+async def _trusts(name: str, clock: Clock) -> None:
+    from isthmus.api.issued_certificate import IssuedCertificate
+
+    state = ""
+
+    def note(certificate: Manifest) -> None:
+        nonlocal state
+        status = certificate.get("status") or {}
+        current = status.get("observedGeneration") == certificate["metadata"]["generation"]
+        found = status.get("state", "PENDING") if current else "PENDING"
+        if found != state:
+            state = found
+            typer.echo(f"{clock.now():5.1f} s  {name}'s certificate is {state}: {STEPS.get(state, 'see its status')}")
+
+    await _until(
+        name,
+        IssuedCertificate.KIND,
+        note,
+        lambda: "" if state == "FINISHED" else f"{name}'s certificate is {state or 'not wanted yet'}",
+        TRUST_SECONDS,
+    )
+
+
+async def _until(
+    name: str,
+    kind: Kind,
+    note: Callable[[Manifest], None],
+    missing: Callable[[], str],
+    seconds: float = FEDERATION_SECONDS,
+) -> None:
     """Show *note* every object of *kind* on cluster *name* until *missing* has nothing to say. Raises `Failure`."""
     from contextlib import aclosing
 
@@ -239,7 +284,7 @@ async def _until(name: str, kind: Kind, note: Callable[[Manifest], None], missin
 
     try:
         async with (
-            asyncio.timeout(FEDERATION_SECONDS),
+            asyncio.timeout(seconds),
             connect(None, name) as cluster,
             aclosing(cluster.watch(kind)) as events,
         ):
@@ -252,7 +297,7 @@ async def _until(name: str, kind: Kind, note: Callable[[Manifest], None], missin
                 if not missing():
                     return
     except TimeoutError as error:
-        raise Failure(f"{missing()} after {FEDERATION_SECONDS:.0f} s") from error
+        raise Failure(f"{missing()} after {seconds:.0f} s") from error
 
 
 def _check(fleet: Fleet, clock: Clock) -> bool:

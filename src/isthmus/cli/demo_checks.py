@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
+from isthmus.api.issued_certificate import IssuedCertificate
 from isthmus.api.kinds import POLICIES
 from isthmus.cli.clusters import connect
 from isthmus.embedded.fleet import walkthrough
@@ -114,12 +115,15 @@ async def _check_once(names: Sequence[str]) -> list[tuple[str, str]]:
     results = []
     entries: dict[str, tuple[Manifest, ...]] = {}
     gateways: dict[str, list[str]] = {}
+    roots: dict[str, str] = {}
     for name in names:
         async with connect(None, name) as cluster:
             entries[name] = (await cluster.list(SERVICE_ENTRY)).items
             rules = (await cluster.list(DESTINATION_RULE)).items
             passing = (await cluster.list(GATEWAY, "istio-system")).items
             secrets = {item["metadata"]["name"] for item in (await cluster.list(kinds.SECRET, "gloo-mesh")).items}
+            certificates = (await cluster.list(IssuedCertificate.KIND)).items
+            roots[name] = root_of((await cluster.list(kinds.SECRET, "istio-system")).items)
             service = await cluster.get(kinds.SERVICE, "istio-system", "istio-ingressgateway")
         ingress = service["status"]["loadBalancer"]["ingress"]
         gateways[name] = [entry.get("ip") or entry.get("hostname") for entry in ingress]
@@ -133,6 +137,7 @@ async def _check_once(names: Sequence[str]) -> list[tuple[str, str]]:
             (f"{name} calls {other} with mutual TLS", without_mutual_tls(rules, other)),
             (f"{name}'s gateway passes mutual TLS on", no_passthrough(passing)),
             (f"{name}'s agent has its own certificate and no token any more", wrong_secrets(secrets)),
+            (f"{name}'s mesh has its certificate, and all pods run with it", unfinished(certificates)),
         ]
     reviews = next(
         (item for item in entries[first] if item["metadata"]["name"] == f"reviews.default.svc.{second}.global"), None
@@ -143,6 +148,7 @@ async def _check_once(names: Sequence[str]) -> list[tuple[str, str]]:
             differing(reviews, gateways[second]) if reviews else "it does not exist",
         ),
         ("every federated host name has an address of its own", shared_addresses(entries)),
+        ("all meshes trust one root", different_roots(roots)),
     ]
     async with connect(None, "mgmt") as mgmt:
         for resource in POLICIES:
@@ -190,6 +196,38 @@ def wrong_secrets(names: set[str]) -> str:
     if "relay-identity-token-secret" in names:
         problems.append("relay-identity-token-secret is still there")
     return "; ".join(problems)
+
+
+def unfinished(certificates: Iterable[Manifest]) -> str:
+    """Which of a cluster's IssuedCertificates are not FINISHED, and why, or that there is none."""
+    states = {
+        item["metadata"]["name"]: (
+            (item.get("status") or {}).get("state", "PENDING"),
+            (item.get("status") or {}).get("error", ""),
+        )
+        for item in certificates
+    }
+    if not states:
+        return "there is no IssuedCertificate"
+    return "; ".join(
+        f"{name} is {state} {error}".strip() for name, (state, error) in states.items() if state != "FINISHED"
+    )
+
+
+def root_of(secrets: Iterable[Manifest]) -> str:
+    """The root that Istio's plug-in certificates name, as it stands in their Secret; empty if there are none."""
+    found = (item.get("data") or {} for item in secrets if item["metadata"]["name"] == "cacerts")
+    return str(next(found, {}).get("root-cert.pem", ""))
+
+
+def different_roots(roots: Mapping[str, str]) -> str:
+    """Which clusters' roots are missing or another than the first cluster's."""
+    first = next(iter(roots))
+    return "; ".join(
+        f"{name} has another root than {first}" if root else f"{name} has no cacerts"
+        for name, root in roots.items()
+        if not root or root != roots[first]
+    )
 
 
 def shared_addresses(entries: dict[str, tuple[Manifest, ...]]) -> str:

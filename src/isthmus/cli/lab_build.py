@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -10,7 +11,7 @@ import typer
 from isthmus.cli.failure import Failure
 
 if TYPE_CHECKING:
-    from isthmus.lab.binaries import Binaries
+    from isthmus.lab.binaries import Binaries, Recipe
     from isthmus.lab.building import Report
 
 
@@ -19,6 +20,10 @@ def build(
     prune: Annotated[
         bool, typer.Option("--prune", help="Remove what other versions of the lab have built before.")
     ] = False,
+    extra: Annotated[
+        Literal["vault"] | None,
+        typer.Option("--with", help="Build this as well, which only some tests of the lab need."),
+    ] = None,
 ) -> None:
     """Build the programs that the lab runs, once.
 
@@ -28,7 +33,7 @@ def build(
     quarter of an hour on two cores; a build that was stopped goes on where it was.
     """
     from isthmus.lab import building
-    from isthmus.lab.binaries import LabUnready, require_system_programs
+    from isthmus.lab.binaries import EXTRAS, LabUnready, require_system_programs
 
     def say(text: str) -> None:
         typer.echo(text, err=output == "json")
@@ -36,6 +41,9 @@ def build(
     try:
         require_system_programs()
         binaries = _build(say)
+        if extra is not None:
+            found = {**binaries.found, **_build(say, EXTRAS[extra]).found}
+            binaries = replace(binaries, found=found)
     except LabUnready as error:
         raise Failure(error.message, error.next_step) from error
     except KeyboardInterrupt:
@@ -47,16 +55,19 @@ def build(
     _print(binaries, output)
 
 
-def _build(say: Report) -> Binaries:
-    """Build, and on a terminal keep a last line that tells how far it is."""
+def _build(say: Report, recipe: Recipe | None = None) -> Binaries:
+    """Build *recipe*, by default the lab, and on a terminal keep a last line that tells how far it is."""
     from isthmus.lab import building
+    from isthmus.lab.binaries import LAB
+
+    recipe = recipe or LAB
 
     if not sys.stderr.isatty():
-        return building.build(say)
+        return building.build(say, recipe=recipe)
     from rich.console import Console
 
     with Console(stderr=True).status("", spinner="dots") as line:
-        return building.build(say, status=line.update)
+        return building.build(say, status=line.update, recipe=recipe)
 
 
 def _print(binaries: Binaries, output: str) -> None:

@@ -27,6 +27,7 @@ from isthmus.cli import (
     install,
     lab,
     lab_build,
+    mesh,
     translate,
     uninstall,
     version,
@@ -94,6 +95,9 @@ clusters.command("register")(cluster.register)
 clusters.command("deregister")(cluster.deregister)
 clusters.command("list")(cluster.list_clusters)
 
+meshes = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Restart what runs with an older certificate.")
+meshes.command("restart")(mesh.restart)
+
 laboratory = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Real clusters with Istio on this machine, without containers."
 )
@@ -108,6 +112,7 @@ app.command("demo")(demo.demo)
 app.command("install")(install.install)
 app.command("uninstall")(uninstall.uninstall)
 app.add_typer(clusters, name="cluster")
+app.add_typer(meshes, name="mesh")
 app.add_typer(laboratory, name="lab")
 app.command("check")(check.check)
 app.command("get")(get.get)

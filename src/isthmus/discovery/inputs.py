@@ -99,9 +99,26 @@ class PodSpec(View, frozen=True, gc=False):
         )
 
 
+class Variable(View, frozen=True, gc=False):
+    """An environment variable; without a value it comes from elsewhere."""
+
+    name: str = ""
+    value: str | None = None
+
+
+class TemplateContainer(Container, frozen=True, gc=False):
+    env: tuple[Variable, ...] | None = None
+
+
+class TemplateSpec(PodSpec, frozen=True, gc=False):
+    """Of controllers only: pods are many, and their sidecars have long environments."""
+
+    containers: tuple[TemplateContainer, ...] | None = None
+
+
 class PodTemplate(View, frozen=True, gc=False):
     metadata: Metadata | None = None
-    spec: PodSpec | None = None
+    spec: TemplateSpec | None = None
 
 
 class Selector(View, frozen=True, gc=False):

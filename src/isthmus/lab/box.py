@@ -30,6 +30,9 @@ KUBECONFIG = "kubeconfig"
 LOG = "supervisor.log"
 UNSHARE = ("unshare", "--net", "--mount", "--pid", "--ipc", "--uts", "--fork", "--kill-child", "--mount-proc", "--")
 END_SECONDS = 20.0
+WATCHERS = Path("/proc/sys/fs/inotify/max_user_instances")
+MOST_WATCHERS = 1024
+"""Each sidecar takes three, all as one user: the kernel's 128 are too few for two labs that restart pods."""
 
 
 class BoxFailed(Exception):
@@ -59,6 +62,16 @@ class BoxProcess:
     """Bytes that would be free without it: shared pages count in proportion (PSS)."""
 
 
+def make_room(report: Callable[[str], None], limit: Path = WATCHERS) -> None:
+    """Let the sidecars of a few labs, which are one user to the kernel, watch their files. Never lowers the *limit*."""
+    if int(limit.read_text()) >= MOST_WATCHERS:
+        return
+    try:
+        limit.write_text(str(MOST_WATCHERS))
+    except OSError as error:
+        report(f"{limit} cannot be raised to {MOST_WATCHERS}; sidecars of a second lab may not start: {error.strerror}")
+
+
 class Box:
     """A box whose files are in *directory*."""
 
@@ -82,6 +95,7 @@ class Box:
             raise BoxFailed("the lab makes namespaces and networks, which needs root")
         self.directory.mkdir(parents=True, exist_ok=True)
         with self._alone():
+            make_room(report)
             self._start(names, flat, report)
 
     @contextmanager

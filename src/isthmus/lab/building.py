@@ -26,6 +26,7 @@ from isthmus.lab.binaries import (
     ENVOY,
     ENVOY_BOOTSTRAP,
     ENVOY_PACKAGE,
+    EXTRAS,
     HELM_MODULE,
     ISTIO,
     ISTIO_MODULE,
@@ -186,9 +187,10 @@ def _make_missing(cache: Path, lock: int, recipe: Recipe, environ: Mapping[str, 
 def prune(recipe: Recipe = LAB, environ: Mapping[str, str] = os.environ) -> list[tuple[int, Path]]:
     """Remove what other versions of the lab made, and return the bytes and the folder of each."""
     cache = cache_directory(environ)
+    kept = {each.fingerprint for each in (recipe, *EXTRAS.values())}
     removed = []
     for folder in sorted(cache.iterdir()) if cache.is_dir() else ():
-        ours = folder.name == recipe.fingerprint or folder == _own_go(recipe, cache)
+        ours = folder.name in kept or folder == _own_go(recipe, cache)
         if not ours and re.fullmatch(r"[0-9a-f]{12}|go-[\d.]+", folder.name):
             removed.append((size_of(folder), folder))
             shutil.rmtree(folder)
@@ -269,6 +271,7 @@ class Go:
         self._recipe = recipe
         self._lock = lock
         self._progress = progress
+        self._tags = (f"-tags={recipe.tags}",) if recipe.tags else ()
         self._environ = {
             **{name: value for name, value in environ.items() if name not in ("GOOS", "GOARCH", "GOEXPERIMENT")},
             "CGO_ENABLED": "0",  # the same programs whether there is a C compiler or not, and they need no libc
@@ -279,7 +282,7 @@ class Go:
     def packages(self, programs: Sequence[Program]) -> dict[Program, str]:
         """The import path of each program. Downloads the modules that they need."""
         output = GoOutput()
-        words = ["list", *_LIST_FLAGS, "-f", "{{.Name}} {{.ImportPath}}", "-deps", "tool"]
+        words = ["list", *_LIST_FLAGS, *self._tags, "-f", "{{.Name}} {{.ImportPath}}", "-deps", "tool"]
         printed = self._run(
             words, "reading modules", output, lambda: f"reading modules, {output.downloaded} of them downloaded"
         )
@@ -316,7 +319,7 @@ class Go:
             return f"{compiled}, {ready} of {len(programs)} programs linked"
 
         self._progress.say(f"building {', '.join(waiting)}")
-        words = ["build", "-v", *_BUILD_FLAGS, f"-ldflags={self._link_flags(directory)}"]
+        words = ["build", "-v", *_BUILD_FLAGS, *self._tags, f"-ldflags={self._link_flags(directory)}"]
         self._run(
             [*words, "-o", f"{partial}/", *(packages[program] for program in programs)],
             "building",

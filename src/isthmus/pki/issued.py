@@ -86,3 +86,18 @@ def leads_to(bridge: bytes, roots: bytes) -> bool:
 def is_among(certificate: bytes, roots: bytes) -> bool:
     """Whether the first of *certificate* is one of *roots*. Raises `PemInvalid`."""
     return load_certificates(certificate)[0] in load_certificates(roots)
+
+
+def chain_to_root(certificate: bytes, others: bytes) -> tuple[bytes, bytes]:
+    """The first of *certificate* and those that signed it, found among *others*; and the root in which they end.
+
+    Raises `PemInvalid` if none of *others* is a root above it.
+    """
+    path, issuers = [load_certificates(certificate)[0]], load_certificates(others)
+    while not is_issued_by(path[-1], path[-1]):
+        above = next((issuer for issuer in issuers if issuer not in path and is_issued_by(path[-1], issuer)), None)
+        if above is None:
+            name = path[-1].issuer.rfc4514_string()
+            raise PemInvalid(f"the chain ends in a certificate of {name!r}, which is not there, and in no root")
+        path.append(above)
+    return b"".join(map(to_pem, path)), to_pem(path[-1])

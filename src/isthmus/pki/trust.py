@@ -21,7 +21,7 @@ from isthmus.pki.certificates import (
     load_certificates,
     to_pem,
 )
-from isthmus.pki.keys import PemInvalid, fingerprint_of, hash_for, load_csr, load_key, public_key_of
+from isthmus.pki.keys import PemInvalid, fingerprint_of, hash_for, load_csr, load_key, new_key, public_key_of
 
 E = TypeVar("E", bound=x509.ExtensionType)
 
@@ -66,6 +66,11 @@ class IntermediateCsr:
     rsa_bits: int | None
     fingerprint: str
     """SHA-256, in hex, of the key that it is for."""
+
+
+def new_authority_key(rsa_bits: int) -> bytes:
+    """A fresh key to sign with: RSA of *rsa_bits*, or with 0 ECDSA on curve P-256."""
+    return new_rsa_key(rsa_bits) if rsa_bits else new_key()
 
 
 def new_rsa_key(bits: int) -> bytes:
@@ -183,6 +188,11 @@ def read_signing_root(data: Mapping[str, bytes], now: datetime) -> SigningRoot:
 def certificate_fingerprint(pem: bytes) -> str:
     """SHA-256, in hex, of the first certificate in *pem*. Raises `PemInvalid`."""
     return sha256(load_certificates(pem)[0].public_bytes(serialization.Encoding.DER)).hexdigest()
+
+
+def expiry(pem: bytes) -> datetime:
+    """When the first of the certificates in *pem* to expire does. Raises `PemInvalid`."""
+    return min(certificate.not_valid_after_utc for certificate in load_certificates(pem))
 
 
 def certificate_is_for(certificate: bytes, csr: bytes) -> bool:

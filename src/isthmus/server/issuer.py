@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 import msgspec
 import structlog
 
 from isthmus.api.base import ObjectMeta
 from isthmus.api.certificate_request import CertificateRequest, CertificateRequestState, CertificateRequestStatus
+from isthmus.api.common import KeyAlgorithm
 from isthmus.api.issued_certificate import IssuedCertificate, IssuedCertificateSpec
 from isthmus.model.ref import ObjectKey, Ref
 from isthmus.pki import (
@@ -27,6 +30,7 @@ from isthmus.pki import (
     sign_intermediate,
 )
 from isthmus.program.crew import Crew
+from isthmus.program.durations import Durations
 from isthmus.program.records import encode
 from isthmus.server.fleet import Fleet
 from isthmus.server.plane import Plane
@@ -66,6 +70,8 @@ def refusal(request: CertificateRequest, wanted: IssuedCertificateSpec | None, c
             f"the request asks for CA={asked.ca} with path length {asked.path_length}; an authority that signs "
             "workloads only, with path length 0, can be asked for"
         )
+    if wanted.cert_options and wanted.cert_options.key_algorithm is KeyAlgorithm.ECDSA and asked.rsa_bits is not None:
+        return "the request's key is an RSA key, where an ECDSA key is asked for"
     least = wanted.cert_options.rsa_key_size_bytes if wanted.cert_options else 0
     if asked.rsa_bits is not None and asked.rsa_bits < least:
         return f"the request's RSA key has {asked.rsa_bits} bits, where {least} are asked for"
@@ -124,6 +130,14 @@ def sign(
     )
 
 
+class _Arrival(NamedTuple):
+    """When a generation of a request came; *at* None once it is answered."""
+
+    uid: str
+    generation: int
+    at: float | None
+
+
 class Issuer:
     """Answers the requests of all clusters."""
 
@@ -137,12 +151,22 @@ class Issuer:
         self._crew: Crew[Asked] = Crew(self._act, SIGNERS)
         self._answers: dict[Asked, tuple[bytes, bytes]] = {}
         """What was signed (request, certificate wanted, trust) and the answer to it."""
+        self._arrived: dict[Asked, _Arrival] = {}
         self.signed = 0
+        self.renewed = 0
+        """How many of those signed are for meshes that had a certificate."""
         self.refused = 0
+        self.failed = 0
+        """How many could not be signed although they ask for the right thing."""
+        self.durations = Durations()
+        """From the arrival of a request to its answer."""
 
     def requests(self, cluster: str, keys: Iterable[ObjectKey]) -> None:
         """Look at requests of *cluster* that came, changed or went."""
-        self._crew.add(((cluster, key), 0) for key in keys)
+        asked = [(cluster, key) for key in keys]
+        for one in asked:
+            self._note_arrival(one)
+        self._crew.add((one, 0) for one in asked)
 
     def outputs(self, cluster: str, keys: Iterable[ObjectKey]) -> None:
         """Look at the requests for those of *keys* that are certificates and are now wanted otherwise."""
@@ -178,8 +202,8 @@ class Issuer:
             return True
         if wanted is None and self._plane.missing():
             return True  # it may be wanted by what is not read yet; outputs tells
-        if wanted is not None and wanted.issued_certificate_secret is None:
-            self._publish(asked, None)
+        if wanted is not None and wanted.agent_ca is not None:
+            self._publish(asked, None)  # the agent has it signed elsewhere
             return True
         signer = self._roots.signer(virtual_mesh) if virtual_mesh is not None else None
         trusted = signer[1] if signer is not None else b""
@@ -200,14 +224,37 @@ class Issuer:
             try:
                 status = await asyncio.to_thread(sign, request, wanted, *signer, serial=serial, now=now)
             except PemInvalid as error:
-                self._refuse(asked, request, str(error))
+                self._refuse(asked, request, str(error), failed=True)
                 return True
             self._answers[asked] = (basis, answer(request, status))
             self.signed += 1
+            self.renewed += self._has_one(asked)
             log.info("intermediate signed", cluster=cluster, request=str(key), serial=f"{serial:x}")
         if self._is_current(asked, request):
             self._publish(asked, self._answers[asked][1])
+            self._note_answer(asked)
         return True
+
+    def _has_one(self, asked: Asked) -> bool:
+        cluster = self._fleet.clusters.get(asked[0])
+        status = cluster.certificates.get(asked[1].name) if cluster is not None else None
+        return status is not None and bool(status.not_after)
+
+    def _note_arrival(self, asked: Asked) -> None:
+        cluster = self._fleet.clusters.get(asked[0])
+        request = cluster.requests.get(asked[1]) if cluster is not None else None
+        if request is None:
+            self._arrived.pop(asked, None)
+            return
+        meta, before = request.metadata, self._arrived.get(asked)
+        if not _is_finished(request) and (before is None or before[:2] != (meta.uid, meta.generation)):
+            self._arrived[asked] = _Arrival(meta.uid, meta.generation, time.monotonic())
+
+    def _note_answer(self, asked: Asked) -> None:
+        arrival = self._arrived.get(asked)
+        if arrival is not None and arrival.at is not None:
+            self.durations.observe(time.monotonic() - arrival.at)
+            self._arrived[asked] = arrival._replace(at=None)
 
     def _is_current(self, asked: Asked, request: CertificateRequest) -> bool:
         """Whether *request* still is what the agent asks for; if not, it is looked at again anyway."""
@@ -224,14 +271,16 @@ class Issuer:
             return None, None
         return output.object.spec, output.parents[0].ref
 
-    def _refuse(self, asked: Asked, request: CertificateRequest, reason: str) -> None:
+    def _refuse(self, asked: Asked, request: CertificateRequest, reason: str, *, failed: bool = False) -> None:
         status = CertificateRequestStatus(state=CertificateRequestState.FAILED, error=reason)
         record = answer(request, status)
         if self._answers.get(asked, (b"", b""))[1] != record:
-            self.refused += 1
+            self.failed += failed
+            self.refused += not failed
             log.warning("certificate request refused", cluster=asked[0], request=str(asked[1]), error=reason)
         self._answers[asked] = (b"", record)
         self._publish(asked, record)
+        self._note_answer(asked)
 
     def _publish(self, asked: Asked, record: bytes | None) -> None:
         cluster, key = asked

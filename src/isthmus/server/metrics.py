@@ -10,21 +10,26 @@ from collections.abc import Mapping
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from isthmus.api.common import CertificateRotationState
+from isthmus.program.certificate_metrics import certificate_metrics, timestamp
 from isthmus.server.fleet import Fleet
 from isthmus.server.issuer import Issuer
 from isthmus.server.plane import Plane
+from isthmus.server.roots import Roots
 from isthmus.server.writer import Writer
+from isthmus.translate.trust.rotation import STEPS
 from isthmus.transport import Traffic
 
 
 class ServerMetrics(Collector):
     """Reads the counters that the parts of the server keep."""
 
-    def __init__(self, fleet: Fleet, plane: Plane, writer: Writer, issuer: Issuer) -> None:
+    def __init__(self, fleet: Fleet, plane: Plane, writer: Writer, issuer: Issuer, roots: Roots) -> None:
         self._fleet = fleet
         self._plane = plane
         self._writer = writer
         self._issuer = issuer
+        self._roots = roots
         self.traffic: Mapping[str, Traffic] = {}
 
     def collect(self) -> list[Metric]:
@@ -42,10 +47,61 @@ class ServerMetrics(Collector):
             gauge("isthmus_unknown", "What is unknown, so that nothing is pruned.", len(plane.missing())),
             counter("isthmus_writes", "Writes to the management cluster.", self._writer.writes),
             gauge("isthmus_writes_pending", "Objects and statuses that wait to be written.", self._writer.pending),
-            counter("isthmus_intermediates_signed", "Intermediate certificates signed.", self._issuer.signed),
-            counter("isthmus_requests_refused", "Certificate requests refused.", self._issuer.refused),
             gauge("isthmus_write_problems", "Objects that cannot be written now.", len(self._writer.problems)),
+            *self._issuance(),
+            *self._rotations(),
         ]
+
+    def _issuance(self) -> list[Metric]:
+        issuer = self._issuer
+        return [
+            counter("isthmus_intermediates_signed", "Intermediate certificates signed.", issuer.signed),
+            counter("isthmus_intermediates_renewed", "Those of them that replace an earlier one.", issuer.renewed),
+            counter("isthmus_requests_refused", "Certificate requests refused.", issuer.refused),
+            counter("isthmus_signings_failed", "Certificate requests that could not be signed.", issuer.failed),
+            issuer.durations.metric(
+                "isthmus_request_answer_seconds", "Time from the arrival of a certificate request to its answer."
+            ),
+            *certificate_metrics(
+                (name, mesh, status)
+                for name, cluster in self._fleet.clusters.items()
+                for mesh, status in sorted(cluster.certificates.items())
+            ),
+        ]
+
+    def _rotations(self) -> list[Metric]:
+        expiry = GaugeMetricFamily(
+            "isthmus_root_expiry_timestamp_seconds",
+            "When a root expires that meshes trust.",
+            labels=["virtual_mesh", "secret"],
+        )
+        step = GaugeMetricFamily(
+            "isthmus_rotation_step",
+            "1 for the step that the rotation of the root is at.",
+            labels=["virtual_mesh", "step"],
+        )
+        verifying = GaugeMetricFamily(
+            "isthmus_rotation_verifying", "Whether the step waits to be verified.", labels=["virtual_mesh"]
+        )
+        since = GaugeMetricFamily(
+            "isthmus_rotation_changed_timestamp_seconds",
+            "When the rotation of the root last changed; nothing if there was none.",
+            labels=["virtual_mesh"],
+        )
+        for ref, rotation in self._roots.rotations.items():
+            name = f"{ref.namespace}/{ref.name}"
+            for root in rotation.trusted:
+                secret = f"{root.secret.namespace}/{root.secret.name}"
+                expiry.add_metric([name, secret], self._roots.expires(root).timestamp())
+            idle = CertificateRotationState.NOT_ROTATING
+            present = rotation.state if rotation.successor is not None else idle
+            for state in (idle, *STEPS):
+                step.add_metric([name, state.value], state is present)
+            verifying.add_metric([name], rotation.verifying)
+            moment = timestamp(rotation.conditions[-1].timestamp) if rotation.conditions else None
+            if moment is not None:
+                since.add_metric([name], moment)
+        return [expiry, step, verifying, since]
 
     def _clusters(self) -> list[Metric]:
         push = GaugeMetricFamily("relay_push_clients_connected", "Agents that report, by cluster.", labels=["cluster"])

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import structlog
 
+from isthmus.api.certificate_verification import CertificateVerification
 from isthmus.api.kinds import POLICIES
 from isthmus.api.kubernetes_cluster import KubernetesCluster
 from isthmus.api.virtual_mesh import VirtualMesh
@@ -79,14 +80,14 @@ class Server:
         self._plane = Plane(
             engine, self._fleet, self._policies, self._notes, self._statuses_changed, self._outputs_changed
         )
-        self._roots = Roots(kube, options.namespace, self._notes, self._plane, noted_trust)
+        self._roots = Roots(kube, options.namespace, self._notes, self._plane, self._fleet, noted_trust)
         self._issuer = Issuer(self._fleet, self._plane, self._roots)
         self._roots.changed = self._issuer.roots_changed
         self._hub = FleetHub(self._fleet, self._plane, self._writer, self._issuer.requests)
         self._ledger = Ledger(self._fleet, self._notes)
         self._secrets = ServerSecrets(options.secrets)
         self._unread_secrets = dict.fromkeys(self._secrets.names)
-        self._metrics = ServerMetrics(self._fleet, self._plane, self._writer, self._issuer)
+        self._metrics = ServerMetrics(self._fleet, self._plane, self._writer, self._issuer, self._roots)
         self._relay: RelayServer | None = None
         self._last_known: dict[ObjectKey, Any] = {}
         self._progress = asyncio.Event()
@@ -152,6 +153,9 @@ class Server:
                 for key, found in changes.items():
                     virtual_mesh = found if isinstance(found, VirtualMesh) else None
                     self._roots.take(Ref("", key.namespace, key.name), virtual_mesh)
+            if kind == CertificateVerification.KIND:
+                for key, found in changes.items():
+                    self._roots.hear(key, found if isinstance(found, CertificateVerification) else None)
             self._plane.change(self._not_hidden(changes))
             if self._started:
                 self._writer.look_again(keys)

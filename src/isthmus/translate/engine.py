@@ -14,6 +14,7 @@ import msgspec
 from isthmus.api.access_log_record import AccessLogRecord
 from isthmus.api.access_policy import AccessPolicy, AccessPolicyStatus
 from isthmus.api.base import ApiStruct, Resource
+from isthmus.api.certificate_verification import CertificateVerification, CertificateVerificationStatus
 from isthmus.api.common import ApprovalState, ApprovalStatus
 from isthmus.api.discovery import Destination, DestinationStatus, Mesh, MeshStatus, Workload, WorkloadStatus
 from isthmus.api.kubernetes_cluster import KubernetesCluster
@@ -57,12 +58,14 @@ from isthmus.translate.statuses import (
 from isthmus.translate.traffic.derivations import Traffic
 from isthmus.translate.trust.derivations import Trust
 from isthmus.translate.trust.facts import RootFacts
+from isthmus.translate.trust.vault import vault_warnings
+from isthmus.translate.trust.verification import awaited, doubts, remark, verification_status
 from isthmus.translate.virtual_destinations.derivations import VirtualDestinations
 from isthmus.translate.virtual_destinations.outputs import VirtualDestinationOutputs
 
 INPUTS: tuple[type[Resource], ...] = (
     Mesh, Workload, Destination, KubernetesCluster,
-    VirtualMesh, TrafficPolicy, AccessPolicy, VirtualDestination, AccessLogRecord, Settings,
+    VirtualMesh, TrafficPolicy, AccessPolicy, VirtualDestination, AccessLogRecord, CertificateVerification, Settings,
 )  # fmt: skip
 """The kinds that the engine reads."""
 
@@ -192,6 +195,9 @@ class Engine:
             self._federation.outcomes,
             lambda _, outcome: ((outcome.virtual_mesh, not outcome.errors),),
         )
+        self._verifications = graph.derive(
+            "verification statuses", self._sources[CertificateVerification.KIND], self._verification_status
+        )
         self._mesh_approvals = graph.derive("mesh approvals", self._virtual_meshes, self._approve_meshes)
         self._errors_by_parent = graph.index("write errors by parent", self._errors, lambda _, error: error.parents)
 
@@ -200,6 +206,7 @@ class Engine:
             Mesh.KIND: [self._mesh_statuses.tap()],
             Destination.KIND: [self._destination_statuses.tap()],
             Workload.KIND: [self._sources[Workload.KIND].tap()],
+            CertificateVerification.KIND: [self._verifications.tap()],
             **{kind: [self._sources[kind].tap()] for kind in (Settings.KIND, AccessLogRecord.KIND)},
             AccessPolicy.KIND: [self._access_policies.tap(), self._access.missing.tap(), self._access.verdicts.tap()],
             VirtualDestination.KIND: [
@@ -217,10 +224,12 @@ class Engine:
                 self._membership.facts.tap(),
                 self._membership.problems.tap(),
                 self._mesh_approvals.tap(),
-                self._roots.tap(),
+                self._trust.roots.tap(),
                 self._root_problems.tap(),
                 self._trust.problems.tap(),
                 self._trust.progress_by_virtual_mesh.tap(),
+                self._trust.presented.tap(),
+                self._trust.domains_by_virtual_mesh.tap(),
             ],
         }
         self._outcomes_tap = self._outcomes_by_virtual_mesh.tap()
@@ -255,6 +264,11 @@ class Engine:
             return False
         progress = (self._trust.progress.get(mesh.ref) for mesh in found.spec.meshes)
         return all(p is not None and p.virtual_mesh == virtual_mesh and p.settled for p in progress)
+
+    def presented(self, virtual_mesh: Ref) -> tuple[str, tuple[str, ...]]:
+        """Whether its workloads present certificates of the shared root: a sentence for people, and any doubts."""
+        meshes = self._trust.presented.get(virtual_mesh) or ()
+        return remark(meshes), tuple(doubts(meshes))
 
     def write_error(self, key: OutputKey, message: str | None) -> None:
         """Note that *key* could not be written to its cluster and why, or with None that it now could.
@@ -326,6 +340,8 @@ class Engine:
             return self._access_policy_status(key)
         if key.kind == VirtualDestination.KIND:
             return self._virtual_destination_status(key)
+        if key.kind == CertificateVerification.KIND:
+            return self._verifications.get(key.ref)
         present = self._sources[key.kind].get(key.ref)
         if present is None:
             return None
@@ -341,9 +357,24 @@ class Engine:
     def _mesh_status(self, fetch: Fetch, ref: Ref, _: object) -> MeshStatus:
         member = fetch.get(self._membership.member, ref)
         applied = fetch.get(self._virtual_meshes, member.virtual_mesh) if member else None
-        progress = fetch.get(self._trust.progress, ref)
-        warnings = (*(fetch.get(self._mesh_warnings, ref) or ()), *(progress.warnings if progress else ()))
+        progress, domains = fetch.get(self._trust.progress, ref), fetch.get(self._trust.domains, ref)
+        warnings = (
+            *(fetch.get(self._mesh_warnings, ref) or ()),
+            *(domains.warnings if domains else ()),
+            *(progress.warnings if progress else ()),
+        )
         return mesh_status(applied, fetch.get(self._federation.gateways, ref), warnings)
+
+    def _verification_status(
+        self, fetch: Fetch, _: Ref, verification: CertificateVerification
+    ) -> CertificateVerificationStatus:
+        about = verification.about.ref
+        return verification_status(
+            verification,
+            fetch.get(self._virtual_meshes, about),
+            fetch.get(self._trust.roots, about),
+            fetch.group(self._trust.presented, about),
+        )
 
     def _destination_status(self, fetch: Fetch, ref: Ref, service: ServiceFacts) -> DestinationStatus:
         domain = fetch.get(self._domains, service.service.cluster) or DEFAULT_CLUSTER_DOMAIN
@@ -452,14 +483,19 @@ class Engine:
         return virtual_destination_status(virtual, problems, resolved, policies, failures)
 
     def _trust_of(self, virtual_mesh: VirtualMesh, *, pending: bool) -> TrustOutcome:
+        found = self._trust.domains_by_virtual_mesh.get(virtual_mesh.ref) or ()
+        domains = tuple(warning for _, each in found for warning in each.warnings)
         if virtual_mesh.spec.mtls_config is None:
-            return TrustOutcome()
-        root = self._roots.get(virtual_mesh.ref)
+            return TrustOutcome(warnings=domains)
+        root = self._trust.roots.get(virtual_mesh.ref)
         progress = self._trust.progress_by_virtual_mesh.get(virtual_mesh.ref) or ()
-        warnings = [warning for _, found in progress for warning in found.warnings]
+        warnings = [*domains, *(warning for _, each in progress for warning in each.warnings)]
+        if root is not None:
+            presented = self._trust.presented.get(virtual_mesh.ref) or ()
+            warnings = [*awaited(root, presented), *root.warnings, *warnings]
         if root is None and pending:
             warnings.insert(0, "no certificates are issued yet: the root certificate is not known")
-        return TrustOutcome(root, tuple(warnings))
+        return TrustOutcome(root, (*vault_warnings(virtual_mesh), *warnings))
 
     def _destinations_of(self, virtual_mesh: Ref, failed: dict[Ref, ApprovalStatus]) -> DestinationApprovals:
         """Those with errors first; *failed* are those that could not be written. Looks at no more than are listed."""

@@ -35,12 +35,13 @@ from isthmus.api.certificate_request import (
     CertificateRequestState,
     CertificateRequestStatus,
 )
-from isthmus.api.common import CommonCertOptions, ObjectRef
+from isthmus.api.common import CommonCertOptions, KeyAlgorithm, ObjectRef
 from isthmus.api.issued_certificate import (
     GlooMeshCa,
     IssuedCertificate,
     IssuedCertificateSpec,
     IssuedCertificateStatus,
+    WorkloadCertificates,
 )
 from isthmus.api.parse import parse
 from isthmus.pki import Authority, PemInvalid, make_trust_root, new_key, new_rsa_key, sign_intermediate
@@ -80,6 +81,7 @@ def spec(
     place: ObjectRef | None = CACERTS,
     bits: int = 2048,
     ratio: float = 0.0,
+    algorithm: KeyAlgorithm = KeyAlgorithm.RSA,
     directive: bool = False,
 ) -> IssuedCertificateSpec:
     """What the management plane may want."""
@@ -87,7 +89,10 @@ def spec(
         hosts=hosts,
         issued_certificate_secret=place,
         cert_options=CommonCertOptions(
-            ttl_days=days, rsa_key_size_bytes=bits, secret_rotation_grace_period_ratio=ratio
+            ttl_days=days,
+            rsa_key_size_bytes=bits,
+            secret_rotation_grace_period_ratio=ratio,
+            key_algorithm=algorithm,
         ),
         gloo_mesh_ca=GlooMeshCa(
             signing_certificate_secret=ObjectRef(name="virtual-mesh.gloo-mesh", namespace="gloo-mesh")
@@ -189,10 +194,11 @@ class Cluster:
 
 @dataclass
 class Pods:
-    """How far restarts are, as told."""
+    """How far restarts are, and what pods present, as told."""
 
     done: bool = True
-    old: tuple[str, ...] = ()
+    old: tuple[str, ...] | None = ()
+    presented: dict[tuple[str, str], WorkloadCertificates] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
 
     def progress(self, namespace: str, name: str, fingerprint: str) -> Progress:
@@ -200,7 +206,7 @@ class Pods:
         self.asked.append(fingerprint)
         return Progress(done=self.done, waiting="" if self.done else "istiod")
 
-    def old_pods(self, namespace: str, name: str) -> tuple[str, ...]:
+    def old_pods(self, name: str, fingerprint: str) -> tuple[str, ...] | None:
         """As told."""
         return self.old
 
@@ -214,7 +220,8 @@ class Agent:
 
     def __init__(self, cluster: Cluster, pods: Pods | None = None) -> None:
         self.cluster = cluster
-        self.machine = Certificates("cluster1", NAMESPACE, pods or Pods())
+        pods = pods or Pods()
+        self.machine = Certificates("cluster1", NAMESPACE, pods, lambda *which: pods.presented.get(which))
         self.unseen: list[tuple[Slot, Manifest, bool]] = []
         self.last = Decision()
         for slot in Slot:
@@ -249,7 +256,9 @@ class Agent:
         match action:
             case MakeKey():
                 cluster.keys_made += 1
-                manifest = machine.key_manifest(action, rsa_key(cluster.keys_made % 5), now)
+                manifest = machine.key_manifest(
+                    action, rsa_key(cluster.keys_made % 5) if action.bits else new_key(), now
+                )
                 if action.replaces is None and cluster.get(Slot.KEYS) is not None:
                     raise Refused("exists")
                 machine.changed(Slot.KEYS, cluster.put(Slot.KEYS, manifest))

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 import msgspec
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -26,11 +27,13 @@ from isthmus.agent.certificates import (
 )
 from isthmus.agent.ownership import ownership_labels
 from isthmus.api.certificate_request import CertificateRequestState
-from isthmus.api.common import ObjectRef
+from isthmus.api.common import CertificateRotationState, KeyAlgorithm, ObjectRef
 from isthmus.api.issued_certificate import IssuedCertificateState as State
+from isthmus.api.issued_certificate import WorkloadCertificates
 from isthmus.pki import CA_CERT, CA_KEY, CERT_CHAIN, ROOT_CERT, check_chain, inspect_intermediate_csr, key_fingerprint
 from isthmus.pki.certificates import load_certificates
 from isthmus.pki.issued import read_issued
+from isthmus.pki.keys import load_key
 from tests.unit.agent.issuance import (
     HOST,
     ISTIO,
@@ -138,6 +141,19 @@ def test_a_certificate_is_issued(world: World) -> None:
     status = world.cluster.status()
     assert status.applied_gloo_mesh_ca is not None
     assert (status.observed_trust, status.not_after) == ("one", "2026-05-31T12:00:00Z")
+
+
+def test_a_key_is_of_the_kind_that_is_asked_for(world: World) -> None:
+    """ECDSA from the start; a change to RSA takes a new key and a new certificate."""
+    world.cluster.want(spec(algorithm=KeyAlgorithm.ECDSA, bits=0))
+    assert world.settle() is State.FINISHED
+    check(world)
+    assert isinstance(load_key(b64decode(world.cluster.private_key())), ec.EllipticCurvePrivateKey)
+
+    world.cluster.want(spec())
+    assert world.settle() is State.FINISHED
+    check(world)
+    assert isinstance(load_key(b64decode(world.cluster.private_key())), rsa.RSAPrivateKey)
 
 
 def test_the_request_names_the_mesh_and_its_identity(world: World) -> None:
@@ -287,6 +303,20 @@ def test_where_no_bridge_can_be_made_the_certificate_is_written_all_the_same(wor
 
     assert world.settle() is State.FINISHED
     check(world)
+
+
+def test_a_bridge_stays_until_pods_were_seen(world: World) -> None:
+    """Nobody has looked yet: that is not the same as nobody needs it."""
+    before = root("before")
+    world.cluster.self_signed = {CA_CERT: before.certificate, CA_KEY: before.key}
+    world.pods.old = None
+
+    assert world.settle() is State.ISSUED
+    assert len(load_certificates(b64decode(world.cluster.data()[ROOT_CERT]))) == 2
+
+    world.pods.old = ()
+    assert world.settle() is State.FINISHED
+    assert len(load_certificates(b64decode(world.cluster.data()[ROOT_CERT]))) == 1
 
 
 def test_a_bridge_to_a_root_that_was_replaced_is_dropped(world: World) -> None:
@@ -812,8 +842,50 @@ def test_leaving_after_any_history_leaves_nothing(events: list[str]) -> None:
 
 
 def test_what_calls_for_a_new_certificate() -> None:
-    same = {spec_digest(spec()), spec_digest(spec(directive=True)), spec_digest(spec(ratio=0.2))}
+    step = msgspec.structs.replace(spec(), rotation_state=CertificateRotationState.PREVIOUS_CA)  # its trust is the same
+    same = {spec_digest(each) for each in (spec(), spec(directive=True), spec(ratio=0.2), step)}
     others = {spec_digest(each) for each in (spec(trust="two"), spec(days=31), spec(bits=4096), spec(hosts=("a://b",)))}
 
     assert len(same) == 1
     assert len(others | same) == 5
+
+
+# --- what pods present ------------------------------------------------------------------------------------------------
+
+
+def test_what_is_in_place_is_to_be_seen_at_pods(world: World) -> None:
+    """While the root before is trusted as well, it is not what they should present."""
+    before = root("before")
+    world.cluster.self_signed = {CA_CERT: before.certificate, CA_KEY: before.key}
+    world.pods.old = ("default/a",)
+    assert world.agent.machine.in_place() == ()
+    assert world.settle() is State.ISSUED
+
+    [place] = world.agent.machine.in_place()
+
+    data = {key: b64decode(value) for key, value in world.cluster.data().items()}
+    assert len(load_certificates(data[ROOT_CERT])) == 2
+    assert (place.name, place.namespace, place.fingerprint) == (NAME, ISTIO, fingerprint(data))
+    assert (place.trust, place.trust_domains) == ("one", frozenset({"cluster1"}))
+    assert (place.roots, place.signer) == (root("one").certificate, data[CA_CERT])
+    assert place.written == START
+
+    world.cluster.want(spec(trust="two"))
+    world.agent.see()
+    assert world.agent.machine.in_place() == ()
+
+
+def test_status_tells_what_pods_present_under_this_very_cacerts(world: World) -> None:
+    assert world.settle() is State.FINISHED
+    [place] = world.agent.machine.in_place()
+    assert world.cluster.status().workloads is None
+
+    seen = WorkloadCertificates(observed_trust="one", shared=3)
+    world.pods.presented[NAME, place.fingerprint] = seen
+    assert world.settle() is State.FINISHED
+    assert world.cluster.status().workloads == seen
+
+    world.cluster.want(spec(trust="two"))
+    world.signer.trust = "two"
+    assert world.settle() is State.FINISHED
+    assert world.cluster.status().workloads is None

@@ -6,12 +6,12 @@ import asyncio
 from base64 import b64decode, b64encode
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
 
-from isthmus.agent.certificates import HOLDER, PRIVATE_KEY, SELF_SIGNED, TAKE_OVER, Certificates
+from isthmus.agent.certificates import HOLDER, ISSUED_TYPE, PRIVATE_KEY, SELF_SIGNED, TAKE_OVER, Certificates
 from isthmus.agent.certify import Certifier, utc_now
 from isthmus.agent.outputs import Outputs
 from isthmus.agent.ownership import selector
@@ -212,6 +212,55 @@ async def test_somebody_elses_secrets_are_kept(client: KubeClient) -> None:
     assert found["metadata"]["annotations"][HOLDER] == f"{NAMESPACE}/{NAME}"
     assert found["type"] == "Opaque"
     assert b64decode(found["data"]["ca-crl.pem"]) == b"x"
+
+
+class Overtaken:
+    """A client whose next write to `cacerts` comes too late: somebody else has put their own in its place."""
+
+    def __init__(self, kube: KubeClient) -> None:
+        self._kube = kube
+        self.armed = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._kube, name)
+
+    async def apply(self, kind: Kind, manifest: Manifest, **how: Any) -> Manifest:
+        await self._overtake(kind, manifest["metadata"]["name"])
+        return await self._kube.apply(kind, manifest, **how)
+
+    async def delete(self, kind: Kind, namespace: str, name: str, **how: Any) -> None:
+        await self._overtake(kind, name)
+        await self._kube.delete(kind, namespace, name, **how)
+
+    async def _overtake(self, kind: Kind, name: str) -> None:
+        if self.armed and kind == SECRET and name == "cacerts":
+            self.armed = False
+            await self._kube.delete(SECRET, ISTIO, "cacerts")
+            # Of our type, as a copy of another installation's is: the API server would let it be overwritten.
+            theirs = secret((ISTIO, "cacerts"), {CA_CERT: b"theirs"}) | {"type": ISSUED_TYPE}
+            await self._kube.create(SECRET, {"apiVersion": "v1", "kind": "Secret"} | theirs)
+
+
+@pytest.mark.parametrize("leaving", [False, True])
+async def test_a_write_that_comes_too_late_changes_nothing_of_somebody_else(client: KubeClient, leaving: bool) -> None:
+    """What is written over or deleted is what was seen, or nothing."""
+    late = Overtaken(client)
+    async with certifier(cast("KubeClient", late), Signer()) as running:
+        running.receive(wanted(), complete=True)
+        await want(client)
+        await running.comes_to("FINISHED")
+
+        late.armed = True
+        if leaving:
+            running.receive({str(KEY): None}, complete=True)
+            await client.delete(IssuedCertificate.KIND, NAMESPACE, NAME)
+            await until(lambda: not running.publication.records)
+        else:
+            await want(client, days=31)
+            await running.comes_to("FAILED: Secret istio-system/cacerts was made by somebody else")
+
+        assert not late.armed
+        assert await running.data() == {CA_CERT: b"theirs"}
 
 
 async def test_the_root_before_vouches_until_pods_have_restarted(client: KubeClient) -> None:

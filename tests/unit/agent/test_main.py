@@ -13,8 +13,8 @@ from isthmus.embedded import EmbeddedCluster
 from isthmus.install import AgentValues, agent, read_values
 
 
-def container_arguments() -> list[str]:
-    values = read_values(AgentValues, [], ["relay.cluster=cluster1", "relay.serverAddress=192.0.2.1:9900"])
+def container_arguments(*settings: str) -> list[str]:
+    values = read_values(AgentValues, [], ["relay.cluster=cluster1", "relay.serverAddress=192.0.2.1:9900", *settings])
     assert isinstance(values, AgentValues)
     (deployment,) = [item for item in agent(values) if item["kind"] == "Deployment"]
     return list(deployment["spec"]["template"]["spec"]["containers"][0]["args"])
@@ -32,6 +32,14 @@ def test_namespace_and_address_come_from_the_environment() -> None:
     options = parser({"POD_NAMESPACE": "mesh", "ISTHMUS_BIND_ADDRESS": "127.9.9.9"}).parse_args(container_arguments())
 
     assert (options.namespace, options.bind_address) == ("mesh", "127.9.9.9")
+
+
+def test_pods_are_connected_to_unless_somebody_does_not_want_it() -> None:
+    off = "enterpriseAgent.verifyWorkloads=false"
+
+    assert parser({}).parse_args(container_arguments()).verify_workloads == "true"
+    assert parser({"ISTHMUS_VERIFY_WORKLOADS": "false"}).parse_args(container_arguments()).verify_workloads == "false"
+    assert parser({}).parse_args(container_arguments(off)).verify_workloads == "false"
 
 
 async def test_a_nonsensical_relay_address_is_said_and_ends_the_program(

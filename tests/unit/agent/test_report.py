@@ -10,8 +10,8 @@ from isthmus.agent.report import Reporter
 from isthmus.discovery import INPUT_KINDS, Discovery, discover
 from isthmus.embedded import EmbeddedCluster
 from isthmus.embedded.fleet import deployed
-from isthmus.kube import KubeClient
-from isthmus.model.kinds import CONFIG_MAP, SERVICE
+from isthmus.kube import Changed, KubeClient, Replaced, WatchEvent
+from isthmus.model.kinds import CONFIG_MAP, POD, SERVICE
 from isthmus.model.ref import ObjectKey
 from isthmus.program.records import encode, report_key
 from tests.unit.agent.test_apply import until
@@ -64,3 +64,29 @@ async def test_write_reports_come_and_go_and_do_not_make_it_complete(reporter: R
     assert not reporter.publication.complete
     reporter.write_report(about, None)
     assert not reporter.publication.records
+
+
+async def test_who_else_wants_to_know_of_pods_is_told(bare_cluster: EmbeddedCluster, kube: KubeClient) -> None:
+    await bare_cluster.load(deployed("cluster1", 1))
+    told: list[WatchEvent] = []
+    reporter = Reporter(kube, Discovery("cluster1", "gloo-mesh"), pods=told.append)
+    task = asyncio.create_task(reporter.run())
+    await until(lambda: told)
+    pod = {"name": "new", "namespace": "default"}
+    await kube.create(
+        POD,
+        {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": pod,
+            "spec": {"containers": [{"name": "a", "image": "a"}]},
+        },
+    )
+
+    await until(lambda: len(told) > 1)
+
+    assert isinstance(told[0], Replaced)
+    assert isinstance(told[1], Changed)
+    assert (told[1].item["kind"], told[1].item["metadata"]["name"]) == ("Pod", "new")
+    task.cancel()
+    await asyncio.wait([task])

@@ -8,7 +8,7 @@ from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -17,11 +17,11 @@ from isthmus.agent.restart import Restarter
 from isthmus.agent.rollouts import RESTARTED_FOR
 from isthmus.api.crd import crd
 from isthmus.api.issued_certificate import IssuedCertificate
-from isthmus.api.pod_bounce_directive import PodBounceDirective
+from isthmus.api.pod_bounce_directive import BY_HAND, PodBounceDirective
 from isthmus.embedded import EmbeddedCluster
 from isthmus.embedded.controllers import Addresses, Controllers
 from isthmus.embedded.door import InProcess
-from isthmus.kube import KubeClient
+from isthmus.kube import KubeClient, Removed, WatchEvent
 from isthmus.model.kinds import CONFIG_MAP, DEPLOYMENT, NODE, POD, REPLICA_SET, SECRET, SERVICE
 from isthmus.model.ref import Kind
 from tests.unit.agent.test_apply import until
@@ -224,7 +224,7 @@ async def test_istiod_restarts_then_waits_for_its_root_then_workloads_restart(wo
 
         assert await world.marks() == {app: {mark} for app in ("istiod", "a", "b")}
         assert await world.generations() == {name: number + 1 for name, number in before.items()}
-        assert running.old_pods(OURS, MESH) == ()
+        assert not running.old_pods(MESH, mark)
     status = await world.status()
     assert (status["finished"], status["observedCertificate"], "waiting" in status) == (True, mark, False)
     assert [len(each.get("bouncedPods", ())) for each in status["podsBounced"]] == [2, 2, 2, 0]
@@ -243,6 +243,42 @@ async def test_an_agent_that_is_started_again_and_again_restarts_nothing_twice(w
             await until(progress(running, mark))
 
     assert await world.generations() == {name: number + 1 for name, number in before.items()}
+
+
+class Slow:
+    """A client that answers a change of Deployment ``b`` only when the watch has told that it is gone again."""
+
+    def __init__(self, kube: KubeClient) -> None:
+        self._kube = kube
+        self._gone = asyncio.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._kube, name)
+
+    async def watch(self, kind: Kind, *given: Any, **named: Any) -> AsyncIterator[WatchEvent]:
+        async for event in self._kube.watch(kind, *given, **named):
+            yield event
+            if isinstance(event, Removed) and kind == DEPLOYMENT:
+                self._gone.set()
+
+    async def patch(self, kind: Kind, namespace: str, name: str, patch: Manifest) -> Manifest:
+        answer = await self._kube.patch(kind, namespace, name, patch)
+        if name == "b":
+            await self._kube.delete(kind, namespace, name)
+            await self._gone.wait()
+        return answer
+
+
+async def test_a_controller_that_goes_while_it_is_restarted_holds_nothing_up(world: World) -> None:
+    """The answer to a change may come after all that the watch has to tell of it."""
+    await world.deploy("default", "c")
+    mark = await world.issue(1)
+    await world.serve_root(1)
+
+    async with restarter(cast("KubeClient", Slow(world.kube))) as running:
+        await until(progress(running, mark))
+
+    assert await world.marks() == {app: {mark} for app in ("istiod", "a", "c")}
 
 
 async def test_another_certificate_restarts_them_again(world: World) -> None:
@@ -290,13 +326,49 @@ async def test_a_certificate_that_is_not_in_place_yet_restarts_nothing(world: Wo
 
 async def test_without_a_directive_older_pods_are_told_until_a_person_restarts_them(world: World) -> None:
     before = await world.generations()
-    await world.issue(1, written=LATER, restarting=False)
+    mark = await world.issue(1, written=LATER, restarting=False)
     async with restarter(world.kube) as running:
-        told = await until(lambda: running.old_pods(OURS, MESH))
+        assert running.old_pods(MESH, mark) is None  # not: none
+        told = await until(lambda: running.old_pods(MESH, mark))
         assert len(told) == 6
         assert {name.partition("/")[0] for name in told} == {"istio-system", "default"}
         assert await world.generations() == before
 
         await world.issue(1, written=LONG_AGO, restarting=False)
 
-        await until(lambda: not running.old_pods(OURS, MESH))
+        await until(lambda: running.old_pods(MESH, mark) == ())
+
+
+async def test_a_person_has_it_done_once(world: World) -> None:
+    """Later certificates wait for the person again, though what was written for the first is still there."""
+    mark = await world.issue(1, written=LATER, restarting=False)
+    wanted = directive()
+    wanted["metadata"] |= {"name": "by-hand", "annotations": {BY_HAND: MESH}}
+    await world.serve_root(1)
+    async with restarter(world.kube) as running:
+        await until(lambda: running.old_pods(MESH, mark))
+        await world.kube.create(PodBounceDirective.KIND, wanted)
+
+        await until(all_are(world, mark, "istiod", "a", "b"))
+
+        async def finished() -> bool:
+            found = await world.kube.get(PodBounceDirective.KIND, OURS, "by-hand")
+            return bool((found.get("status") or {}).get("finished"))
+
+        await until(finished)
+        before = await world.generations()
+        other = await world.issue(2, written=LATER, restarting=False)
+        await until(lambda: len(running.old_pods(MESH, other) or ()) == 6)
+        assert await world.generations() == before
+
+
+async def test_what_a_person_wants_is_for_one_certificate(world: World) -> None:
+    before = await world.generations()
+    mark = await world.issue(1, written=LATER, restarting=False)
+    wanted = directive()
+    wanted["metadata"] |= {"name": "by-hand", "annotations": {BY_HAND: "another"}}
+    await world.kube.create(PodBounceDirective.KIND, wanted)
+    async with restarter(world.kube) as running:
+        await until(lambda: running.old_pods(MESH, mark))
+
+        assert await world.generations() == before

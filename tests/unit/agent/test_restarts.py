@@ -92,6 +92,26 @@ def check(cluster: Cluster) -> None:
         assert not [p for p in cluster.pods.values() if p.owner == ISTIOD and p.restarted_for != NEW], "istiod is old"
 
 
+@given(clusters())
+def test_without_the_management_plane_nothing_begins_that_requests_depend_on(cluster: Cluster) -> None:
+    """Other clusters would go on calling the pods that end. istiod restarts; all else when it is connected again."""
+    for _ in range(MOST_STEPS):
+        made = plan(cluster.selectors, NEW, replace(cluster.scene, linked=False), cluster.now)
+        cluster.act(made)
+        steps = cluster.steps()
+        for step in steps[:1]:
+            step()
+        if not steps and not made.actions:
+            break
+    else:
+        pytest.fail("the restart goes round in circles")
+
+    assert set(cluster.begun) <= {ISTIOD}
+    assert cluster.evicted == []
+    go_on(cluster)
+    assert look(cluster).actions == ()
+
+
 @given(clusters(), st.lists(st.tuples(st.integers(0, 99), st.integers(0, 3)), max_size=60))
 def test_no_destination_loses_its_last_ready_pod(cluster: Cluster, history: list[tuple[int, int]]) -> None:
     """Whatever comes when, and wherever the agent is killed: nothing is lost or restarted twice, istiod is first.
@@ -234,6 +254,21 @@ def test_a_budget_that_allows_nothing_is_obeyed() -> None:
         "Deployment default/one may not be restarted now: PodDisruptionBudget guard-a allows 0 pods away",
     )
     assert cluster.begun == [Owner("Deployment", "default", "two")]
+
+
+def test_a_budget_is_shared_by_all_that_one_plan_takes() -> None:
+    """Of one whose time is up and one that begins, each alone may take a pod; both would be one too many."""
+    enlisted, next_one = one(replicas=2, taken=2, name="enlisted"), one(replicas=1, taken=1, name="next")
+    cluster = after_istiod(Cluster([control_plane(), enlisted, next_one], ()))
+    cluster.guards = {"a": 2}
+    cluster.act(look(cluster))  # writes down what is to be evicted
+    assert enlisted.controller.enlisted
+
+    cluster.now += 3 * PATIENCE
+    cluster.act(look(cluster))
+
+    assert cluster.ready("a") == 2
+    assert cluster.begun == [enlisted.owner]
 
 
 def test_pods_without_a_controller_are_told_and_left_alone() -> None:

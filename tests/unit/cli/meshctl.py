@@ -53,6 +53,10 @@ class Clusters:
         """The result of *work*, done where the clusters run."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout=SECONDS)
 
+    def cluster(self, name: str) -> EmbeddedCluster:
+        """One of them, for what runs beside it; to be used in `do` only."""
+        return self._clusters[name]
+
     def load(self, name: str, *manifests: Manifest) -> None:
         """Put objects on a cluster, their statuses too."""
         self.do(self._clusters[name].load(manifests))

@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from isthmus.api import crds
+from isthmus.api.certificate_verification import CertificateVerification
 from isthmus.api.kinds import CERTIFICATES
 from isthmus.cli.checks import (
     NETWORK_ATTACHMENT,
@@ -295,6 +296,26 @@ def test_a_fault_of_the_management_cluster_is_found(fault: str) -> None:
     assert set(trouble) == set(wanted)
     for name, text in wanted.items():
         assert trouble[name].startswith(text)
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        ({}, None),
+        ({"warnings": ["ADDING_NEW_ROOT does not wait for verification yet"]}, None),
+        ({"state": "VERIFIED"}, None),
+        (
+            {"state": "INVALID", "errors": ["spec.step: is missing"]},
+            "error: CertificateVerification gloo-mesh/ok is INVALID: spec.step: is missing",
+        ),
+    ],
+)
+def test_a_verification_that_waits_for_its_step_is_no_fault(status: Manifest, said: str | None) -> None:
+    seen = management()
+    verification = {"kind": "CertificateVerification", "metadata": {"name": "ok", "namespace": "gloo-mesh"}}
+    seen.objects.update({CertificateVerification.KIND: (verification | {"status": status},)})  # type: ignore[attr-defined]
+
+    assert found(check_management(seen, NOW)).get("Policies") == said
 
 
 def metadata_of(config: Manifest) -> Manifest:

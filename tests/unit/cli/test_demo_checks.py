@@ -9,13 +9,16 @@ from typing import Any
 import yaml
 
 from isthmus.cli.demo_checks import (
+    different_roots,
     differing,
     expected_rows,
     missing_own_entries,
     missing_rows,
     no_passthrough,
+    root_of,
     row_of,
     shared_addresses,
+    unfinished,
     without_mutual_tls,
     wrong_secrets,
 )
@@ -105,3 +108,25 @@ def test_what_else_is_missing_is_told() -> None:
     assert wrong_secrets({"relay-identity-token-secret"}) == (
         "no relay-client-tls-secret; relay-identity-token-secret is still there"
     )
+
+
+def test_certificates_that_are_not_in_force_are_told() -> None:
+    def certificate(name: str, **status: str) -> Manifest:
+        return {"metadata": {"name": name}, "status": status}
+
+    assert unfinished([certificate("a", state="FINISHED")]) == ""
+    assert unfinished([]) == "there is no IssuedCertificate"
+    found = [certificate("a", state="FAILED", error="no key"), {"metadata": {"name": "b"}}]
+    assert unfinished(found) == "a is FAILED no key; b is PENDING"
+
+
+def test_meshes_that_trust_another_root_are_told() -> None:
+    secrets = [
+        {"metadata": {"name": "other"}},
+        {"metadata": {"name": "cacerts"}, "data": {"root-cert.pem": "cm9vdA=="}},
+    ]
+
+    assert (root_of(secrets), root_of(secrets[:1])) == ("cm9vdA==", "")
+    assert different_roots({"cluster1": "a", "cluster2": "a"}) == ""
+    assert different_roots({"cluster1": "a", "cluster2": "b"}) == "cluster2 has another root than cluster1"
+    assert different_roots({"cluster1": "", "cluster2": ""}) == "cluster1 has no cacerts; cluster2 has no cacerts"

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 import yaml
 
 from isthmus.api.base import ObjectMeta
 from isthmus.api.common import ApprovalState, ApprovalStatus, DestinationSelector, KubeServiceMatcher
-from isthmus.api.discovery import Destination, Endpoint, EndpointSubset, KubeService
+from isthmus.api.discovery import Destination, Endpoint, EndpointSubset, KubeService, Mesh, MeshSpec
+from isthmus.api.issued_certificate import (
+    DoubtfulPod,
+    IssuedCertificateState,
+    IssuedCertificateStatus,
+    OutdatedPods,
+    WorkloadCertificates,
+)
 from isthmus.api.parse import parse
 from isthmus.api.traffic_policy import TrafficPolicy, TrafficPolicySpec, TrafficPolicyStatus
 from isthmus.cli.describe import as_data
-from isthmus.cli.description import MAX_ENDPOINTS, Known, describe_object, selected
+from isthmus.cli.description import MAX_ENDPOINTS, Description, Known, describe_object, selected
 from tests.golden import Golden, load_yaml
 from tests.unit.cli.conftest import WALKTHROUGH
 from tests.unit.cli.meshctl import Clusters, meshctl
@@ -117,3 +125,44 @@ def test_titles_become_keys() -> None:
     assert data == {
         "kind": "TrafficPolicy", "namespace": "", "name": "x", "state": "not processed yet", "selectedDestinations": []
     }  # fmt: skip
+
+
+def certified(**changes: Any) -> Description:
+    status = IssuedCertificateStatus(
+        state=IssuedCertificateState.ISSUED, observed_trust="t", not_after="2027-11-01T00:00:00Z", **changes
+    )
+    return describe_object(Mesh(spec=MeshSpec(issued_certificate_status=status)), Known())
+
+
+def test_a_mesh_is_said_to_be_on_the_shared_root() -> None:
+    found = certified(workloads=WorkloadCertificates(observed_trust="t", shared=7, presumed=1))
+
+    assert found.facts["Certificate"] == "ISSUED, valid until 2027-11-01T00:00:00Z"
+    presented = "7 under the shared root, 1 newer than the certificate and unseen"
+    assert found.facts["Pods' certificates"] == presented
+    assert [section.title for section in found.sections] == ["East-west gateways", "Workloads", "Destinations"]
+
+
+def test_pods_that_are_not_on_the_shared_root_are_listed() -> None:
+    pods = (
+        DoubtfulPod(name="default/a", shows_other=True, reason="certificate has expired"),
+        DoubtfulPod(name="default/b", reason="no answer from port 80"),
+    )
+    workloads = WorkloadCertificates(observed_trust="t", other=1, unknown=3, pods=pods)
+
+    found = certified(workloads=workloads, outdated_pods=OutdatedPods(count=3, names=("default/a", "default/b")))
+
+    assert found.facts["Pods' certificates"] == "3 older than the certificate and unseen, 1 with another"
+    old, doubtful = found.sections[-2:]
+    assert (old.title, old.rows, old.more) == ("Pods with an older certificate", (("default/a",), ("default/b",)), 1)
+    assert (doubtful.title, doubtful.more) == ("Pods not seen on the shared root", 2)
+    assert doubtful.rows == (
+        ("default/a", "another", "certificate has expired"),
+        ("default/b", "none", "no answer from port 80"),
+    )
+
+
+def test_what_was_seen_under_the_root_before_is_not_told() -> None:
+    found = certified(workloads=WorkloadCertificates(observed_trust="before", shared=7, other=1))
+
+    assert found.facts["Pods' certificates"] == "not known"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from isthmus.lab.binaries import ENVOY, ISTIO, LAB, PROGRAMS, SYSTEM_PROGRAMS
+from isthmus.lab.binaries import ENVOY, EXTRAS, ISTIO, LAB, PROGRAMS, SYSTEM_PROGRAMS, VAULT
 from tests.unit.cli.meshctl import meshctl
 
 
@@ -101,3 +101,14 @@ def test_a_failed_build_says_what_to_do(machine: dict[str, str]) -> None:
     assert not result.stdout
     assert "error: reading modules failed; Go says:\n       write x: no space left on device\n" in result.stderr
     assert "try:   make room on the disk" in result.stderr
+
+
+def test_vault_comes_only_when_it_is_asked_for(built: Path, machine: dict[str, str]) -> None:
+    extra = EXTRAS[VAULT]
+    script(built.with_name(extra.fingerprint) / "bin", VAULT)
+
+    without, with_vault = meshctl("lab", "build", **machine), meshctl("lab", "build", "--with", VAULT, **machine)
+
+    assert VAULT not in [line.split()[0] for line in without.stdout.splitlines()]
+    rows = [line.split() for line in with_vault.stdout.splitlines()]
+    assert rows[-1][:2] == [VAULT, extra.module_version("github.com/hashicorp/vault").removeprefix("v")]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from itertools import product
 from typing import Any
 
 import jsonschema
@@ -10,6 +12,8 @@ import pytest
 import yaml
 
 from isthmus import __version__
+from isthmus.agent.certificates import SELF_SIGNED, TARGET
+from isthmus.agent.rollouts import CONTROLLERS
 from isthmus.api.written import stale
 from isthmus.discovery import INPUT_KINDS
 from isthmus.install import AgentValues, ManagementPlaneValues, agent, read_values
@@ -17,7 +21,7 @@ from isthmus.install.chart import AGENT, DEFINED, MANAGEMENT_PLANE, directory
 from isthmus.install.schema import generated, present
 from isthmus.install.template import TemplateError
 from isthmus.istio.kinds import OUTPUT_KINDS
-from isthmus.model.ref import Kind
+from isthmus.model.kinds import POD_DISRUPTION_BUDGET
 
 CHARTS = {MANAGEMENT_PLANE: ManagementPlaneValues(), AGENT: AgentValues()}
 
@@ -62,23 +66,29 @@ def test_both_charts_merge_overrides_alike() -> None:
 
 
 def test_the_agent_may_do_on_the_cluster_exactly_what_it_does() -> None:
-    """Reads what discovery reads, and reads and writes the kinds that translation puts out."""
+    """Reads what discovery reads, reads and writes what translation puts out, and brings meshes their certificates."""
     values = read_values(AgentValues, [], ["relay.cluster=a", "relay.serverAddress=b:1"])
     assert isinstance(values, AgentValues)
     (role,) = [item for item in agent(values) if item["kind"] == "ClusterRole"]
     read, write = {"get", "list", "watch"}, {"create", "delete", "patch"}
 
-    granted = {
-        (group, resource): set(rule["verbs"])
-        for rule in role["rules"]
-        for group in rule["apiGroups"]
-        for resource in rule["resources"]
-    }
+    granted: dict[tuple[str, str, str], set[str]] = defaultdict(set)
+    for rule in role["rules"]:
+        for group, resource, name in product(rule["apiGroups"], rule["resources"], rule.get("resourceNames", [""])):
+            granted[group, resource, name].update(rule["verbs"])
 
-    def rights(kinds: tuple[Kind, ...], verbs: set[str]) -> dict[tuple[str, str], set[str]]:
-        return {(kind.group, kind.plural): verbs for kind in kinds}
-
-    assert granted == rights(INPUT_KINDS, read) | rights(OUTPUT_KINDS, read | write)
+    expected: dict[tuple[str, str, str], set[str]] = defaultdict(set)
+    for kinds, verbs in (
+        ((*INPUT_KINDS, POD_DISRUPTION_BUDGET), read),
+        (OUTPUT_KINDS, read | write),
+        (tuple(CONTROLLERS.values()), {"patch"}),
+    ):
+        for kind in kinds:
+            expected[kind.group, kind.plural, ""] |= verbs
+    expected["", "pods/eviction", ""] = {"create"}
+    expected["", "secrets", TARGET] = read | write
+    expected["", "secrets", SELF_SIGNED] = {"get"}
+    assert granted == expected
 
 
 def test_a_chart_asks_for_what_an_agent_cannot_do_without() -> None:

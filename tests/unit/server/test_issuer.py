@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
@@ -12,9 +13,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
 from isthmus.api.certificate_request import CertificateRequest, CertificateRequestState, CertificateRequestStatus
-from isthmus.api.common import CommonCertOptions, ObjectRef
+from isthmus.api.common import CommonCertOptions, KeyAlgorithm, ObjectRef
 from isthmus.api.issued_certificate import IssuedCertificateSpec
-from isthmus.pki import SigningRoot, check_chain, make_trust_root, new_rsa_key, read_signing_root
+from isthmus.pki import SigningRoot, certificate_is_for, check_chain, make_trust_root, new_rsa_key, read_signing_root
 from isthmus.server.issuer import is_answered, refusal, sign
 from tests.unit.server.authorities import (
     DAY,
@@ -28,6 +29,8 @@ from tests.unit.server.authorities import (
     provided,
     request,
 )
+from tests.unit.server.conftest import Plane, until
+from tests.unit.server.trusting import GENERATED, ROOT, Certifier, root_in, virtual_mesh
 
 WANTED = IssuedCertificateSpec(
     hosts=(host("a"),),
@@ -98,6 +101,16 @@ def test_a_request_for_just_what_is_wanted_is_signed() -> None:
 def test_a_request_beyond_its_due_is_refused(asked: CertificateRequest, reason: str) -> None:
     """Another cluster's name, one more name, another subject, a longer path, a weak key: none is signed."""
     assert reason in (refusal(asked, WANTED, "a") or "")
+
+
+def test_an_rsa_key_is_not_signed_where_ecdsa_is_asked_for() -> None:
+    options = CommonCertOptions(ttl_days=90, org_name="Istio", key_algorithm=KeyAlgorithm.ECDSA)
+    wanted = msgspec.structs.replace(WANTED, cert_options=options)
+
+    assert "where an ECDSA key is asked for" in (
+        refusal(request("mesh-a", odd_csr([host("a")], key=rsa.generate_private_key(65537, 2048))), wanted, "a") or ""
+    )
+    assert refusal(request("mesh-a", odd_csr([host("a")], key=ec_key(ec.SECP256R1()))), wanted, "a") is None
 
 
 def test_a_request_with_somebody_elses_signature_is_refused() -> None:
@@ -212,3 +225,33 @@ def test_what_cannot_sign_is_said_by_key(data: dict[str, bytes], reason: str) ->
     """A leaf as root, an expired one, a key that does not fit, a path too short: named by the Secret's key."""
     with pytest.raises(ValueError, match=reason):
         read_signing_root(data, NOW)
+
+
+async def test_of_many_clusters_that_ask_at_once_each_gets_its_own(plane: Plane) -> None:
+    """Forty agents on the relay; `bench.issuance` says how long it takes for more of them, with longer keys."""
+    names = [f"c{number:02}" for number in range(40)]
+    await plane.register(*names)
+    await plane.mgmt.load([virtual_mesh(GENERATED, *names)])
+    async with AsyncExitStack() as stack:
+        asking = [Certifier(await stack.enter_async_context(plane.agent(name)), name) for name in names]
+        await stack.enter_async_context(plane.server())
+        await until(lambda: all(one.wanted for one in asking))
+
+        for one in asking:
+            one.ask()
+        await until(lambda: all(one.answer() for one in asking))
+
+        root = (await root_in(plane, ROOT))["root-cert.pem"]
+        serials = set()
+        for one in asking:
+            status = one.answer()
+            assert status is not None
+            assert status.state is CertificateRequestState.FINISHED, status.error
+            assert status.signing_root_ca == root
+            assert check_chain(status.cert_chain, root, datetime.now(UTC)) is None
+            assert certificate_is_for(status.signed_certificate, one.request.spec.certificate_signing_request)
+            (found,) = x509.load_pem_x509_certificates(status.signed_certificate)
+            names_of = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+            assert names_of.get_values_for_type(x509.UniformResourceIdentifier) == [host(one.cluster)]
+            serials.add(found.serial_number)
+        assert len(serials) == len(names)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -90,16 +89,6 @@ def accepted(plane: Plane, state: str = "ACCEPTED") -> Callable[[], Awaitable[bo
     return is_accepted
 
 
-async def get(plane: Plane, path: str) -> tuple[int, str]:
-    reader, writer = await asyncio.open_connection("127.0.0.1", plane.options.metrics_port)
-    writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
-    answer = (await reader.read()).decode()
-    writer.close()
-    await writer.wait_closed()
-    head, _, body = answer.partition("\r\n\r\n")
-    return int(head.split()[1]), body
-
-
 async def test_reports_become_objects_outputs_and_statuses(plane: Plane) -> None:
     await plane.register("a", "b")
     await plane.mgmt.load([VIRTUAL_MESH])
@@ -158,7 +147,7 @@ async def test_a_restarted_server_knows_what_it_knew_and_writes_nothing(plane: P
         await until(marked)
 
         async def settled() -> bool:
-            return "isthmus_writes_pending 0.0" in (await get(plane, "/metrics"))[1]
+            return "isthmus_writes_pending 0.0" in (await plane.get("/metrics"))[1]
 
         await until(settled)
         desired = dict(a.held_records)
@@ -274,15 +263,15 @@ async def test_operators_see_health_metrics_and_snapshots(plane: Plane) -> None:
         publish(a, mesh("a"))
         await until(lambda: a.complete)
 
-        assert await get(plane, "/healthz") == (200, "ok\n")
-        assert await get(plane, "/ready") == (200, "ok\n")
-        code, metrics = await get(plane, "/metrics")
+        assert await plane.get("/healthz") == (200, "ok\n")
+        assert await plane.get("/ready") == (200, "ok\n")
+        code, metrics = await plane.get("/metrics")
         assert code == 200
         assert 'relay_push_clients_connected{cluster="a"} 1.0' in metrics
         assert 'isthmus_cluster_known{cluster="a"} 1.0' in metrics
-        assert json.loads((await get(plane, "/snapshots/input"))[1])["Mesh"][0]["metadata"]["name"] == "mesh-a"
-        assert (await get(plane, "/snapshots/output"))[0] == 200
-        assert (await get(plane, "/snapshots/x"))[0] == 404
+        assert json.loads((await plane.get("/snapshots/input"))[1])["Mesh"][0]["metadata"]["name"] == "mesh-a"
+        assert (await plane.get("/snapshots/output"))[0] == 200
+        assert (await plane.get("/snapshots/x"))[0] == 404
 
 
 async def test_the_ledger_survives_and_can_be_reset(kube: KubeClient) -> None:

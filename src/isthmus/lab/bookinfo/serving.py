@@ -24,8 +24,11 @@ from isthmus.lab.calls import SERVED_HEADERS, Reply, ask
 
 PORT = 9080
 
-DRAIN_SECONDS = 10.0
-"""How long a server that was told to stop goes on at most, while others still send to it."""
+DRAIN_SECONDS = 25.0
+"""How long a server that was told to stop goes on at most, while others still send to it.
+
+They do while nobody tells them of its end: when an istiod, or the management plane, is just starting again.
+"""
 QUIET_SECONDS = 2.0
 """How long without a request until it ends: by then callers of all clusters know that it does."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import msgspec
 
@@ -15,6 +15,7 @@ from isthmus.model.ref import Ref
 from isthmus.translate.membership import Member
 from isthmus.translate.output import Output, OutputKey
 from isthmus.translate.parents import parents
+from isthmus.translate.trust.domains import DomainFacts, domain_facts, domain_warnings
 from isthmus.translate.trust.facts import (
     RootFacts,
     TrustFacts,
@@ -24,9 +25,13 @@ from isthmus.translate.trust.facts import (
     trust_facts,
     trust_problems,
     trust_settings,
+    vault_facts,
     workload_facts,
 )
 from isthmus.translate.trust.objects import issued_certificate, pod_bounce_directive
+from isthmus.translate.trust.verification import Presented, presented
+
+MOST_NAMES = 5  # of pods in one sentence
 
 
 class Plan(msgspec.Struct, frozen=True, gc=False):
@@ -65,7 +70,13 @@ class Trust:
         roots: Collection[Ref, RootFacts],
     ) -> None:
         """*roots* are those of virtual meshes, by VirtualMesh."""
-        self._roots = roots
+        elsewhere = graph.map("authorities elsewhere", virtual_meshes, vault_facts)
+        self.roots: Collection[Ref, RootFacts] = graph.derive(
+            "roots that count",
+            virtual_meshes,
+            lambda fetch, ref, _: fetch.get(elsewhere, ref) or fetch.get(roots, ref),
+        )
+        """What signs for each virtual mesh."""
         self._meshes = graph.map("trust facts", meshes, trust_facts)
         self._certificates = graph.map("certificate statuses", meshes, certificate_status)
         self._settings = graph.map("trust settings", virtual_meshes, trust_settings)
@@ -81,18 +92,38 @@ class Trust:
         self.plans: Collection[Ref, Plan] = graph.derive("trust plans", self._placed, self._plan)
         self._issued = graph.expand("issued certificates", self.plans, self._issue)
         self._directives = graph.expand("pod bounce directives", self.plans, self._direct)
-        self._domains: Index[Ref, Ref, _Placed] = graph.index(
-            "trust domains by virtual mesh", self._placed, lambda _, placed: (placed.virtual_mesh,)
+        self._domains = graph.map("trust domains", meshes, domain_facts)
+        located: Collection[Ref, _Located] = graph.derive("trust domains of members", member, self._locate)
+        self._located: Index[Ref, Ref, _Located] = graph.index(
+            "trust domains by virtual mesh", located, lambda _, found: (found.virtual_mesh,)
+        )
+        self.domains: Collection[Ref, DomainWarnings] = graph.derive("trust domain warnings", located, self._compare)
+        """What is wrong with the trust domains of a mesh, whoever signs for it."""
+        self.domains_by_virtual_mesh: Index[Ref, Ref, DomainWarnings] = graph.index(
+            "trust domain warnings by virtual mesh", self.domains, lambda _, found: (found.virtual_mesh,)
         )
         self.progress: Collection[Ref, Progress] = graph.derive("trust progress", self.plans, self._progress)
         self.progress_by_virtual_mesh: Index[Ref, Ref, Progress] = graph.index(
             "trust progress by virtual mesh", self.progress, lambda _, progress: (progress.virtual_mesh,)
+        )
+        shown: Collection[Ref, Presented] = graph.derive("what pods present", self.plans, self._present)
+        self.presented: Index[Ref, Ref, Presented] = graph.index(
+            "what pods present by virtual mesh", shown, lambda _, found: (found.virtual_mesh,)
         )
 
     @property
     def outputs(self) -> tuple[Collection[OutputKey, Output], ...]:
         """What agents are to act on."""
         return self._issued, self._directives
+
+    def _locate(self, fetch: Fetch, mesh: Ref, member: Member) -> _Located | None:
+        facts = fetch.get(self._domains, mesh)
+        return _Located(member.virtual_mesh, facts) if facts is not None else None
+
+    def _compare(self, fetch: Fetch, mesh: Ref, located: _Located) -> DomainWarnings | None:
+        every = (found.facts for _, found in fetch.group(self._located, located.virtual_mesh))
+        warnings = domain_warnings(mesh, located.facts, every)
+        return DomainWarnings(located.virtual_mesh, warnings) if warnings else None
 
     def _place(self, fetch: Fetch, mesh: Ref, member: Member) -> _Placed | None:
         facts, settings = fetch.get(self._meshes, mesh), fetch.get(self._settings, member.virtual_mesh)
@@ -103,7 +134,7 @@ class Trust:
         ordered = sorted(sharing, key=_precedence)
         leader, first = ordered[0]
         peers = tuple(ref for ref, peer in ordered if peer.virtual_mesh == first.virtual_mesh)
-        known = fetch.get(self._roots, first.virtual_mesh) is not None
+        known = fetch.get(self.roots, first.virtual_mesh) is not None
         return Plan(placed.virtual_mesh, leader, peers, known and bool(first.facts.agent_namespace))
 
     def _peers(self, fetch: Fetch, plan: Plan) -> list[TrustFacts]:
@@ -111,7 +142,7 @@ class Trust:
         return [peer.facts for peer in placed if peer is not None]
 
     def _issue(self, fetch: Fetch, mesh: Ref, plan: Plan) -> Iterable[tuple[OutputKey, Output]]:
-        placed, root = fetch.get(self._placed, mesh), fetch.get(self._roots, plan.virtual_mesh)
+        placed, root = fetch.get(self._placed, mesh), fetch.get(self.roots, plan.virtual_mesh)
         if plan.leader == mesh and plan.issued and placed is not None and root is not None:
             peers = self._peers(fetch, plan)
             wanted = issued_certificate(mesh, plan.virtual_mesh, peers, placed.settings, root)
@@ -137,24 +168,44 @@ class Trust:
         if placed is None:
             return Progress(plan.virtual_mesh)
         facts = placed.facts
-        warnings = _joined_domains(mesh, facts, fetch.group(self._domains, plan.virtual_mesh))
         if plan.leader not in plan.peers or mesh not in plan.peers:
             error = (
                 f"mesh {mesh.key} reads its certificate from the same Secret as mesh {plan.leader.key} of another "
                 "virtual mesh: put both into one"
             )
-            return Progress(plan.virtual_mesh, errors=(error,), warnings=warnings)
+            return Progress(plan.virtual_mesh, errors=(error,))
         if not facts.agent_namespace:
-            return Progress(plan.virtual_mesh, warnings=(*warnings, f"mesh {mesh.key} has no agent to keep a key"))
-        root = fetch.get(self._roots, plan.virtual_mesh)
+            return Progress(plan.virtual_mesh, warnings=(f"mesh {mesh.key} has no agent to keep a key",))
+        root = fetch.get(self.roots, plan.virtual_mesh)
         status = fetch.get(self._certificates, plan.leader)
         if root is None:
-            return Progress(plan.virtual_mesh, warnings=warnings)
+            return Progress(plan.virtual_mesh)
         if status is not None and status.state is IssuedCertificateState.FAILED:
             reason = status.error or "the agent does not say why"
-            return Progress(plan.virtual_mesh, failed=(f"certificate of mesh {mesh.key}: {reason}",), warnings=warnings)
+            return Progress(plan.virtual_mesh, failed=(f"certificate of mesh {mesh.key}: {reason}",))
         missing = tuple(_to_come(mesh, status, root))
-        return Progress(plan.virtual_mesh, warnings=(*warnings, *missing), settled=not missing)
+        warnings = (*missing, *_others(mesh, status, root))
+        return Progress(plan.virtual_mesh, warnings=warnings, settled=not missing)
+
+    def _present(self, fetch: Fetch, mesh: Ref, plan: Plan) -> Presented | None:
+        root = fetch.get(self.roots, plan.virtual_mesh)
+        if root is None or plan.leader != mesh:
+            return None
+        return presented(plan.virtual_mesh, fetch.get(self._certificates, mesh), root)
+
+
+class DomainWarnings(msgspec.Struct, frozen=True, gc=False):
+    """What is wrong with the trust domains of one mesh."""
+
+    virtual_mesh: Ref
+    warnings: tuple[str, ...]
+
+
+class _Located(msgspec.Struct, frozen=True, gc=False):
+    """The trust domains of a mesh, and which virtual mesh it is in."""
+
+    virtual_mesh: Ref
+    facts: DomainFacts
 
 
 class _Placed(msgspec.Struct, frozen=True, gc=False):
@@ -185,24 +236,21 @@ def _to_come(mesh: Ref, status: IssuedCertificateStatus | None, root: RootFacts)
         if outdated is None or not outdated.count:
             yield f"certificate of mesh {mesh.key}: {status.state.value}"
         else:
-            some = ", ".join(outdated.names[:5])
-            more = ", ..." if outdated.count > len(outdated.names[:5]) else ""
+            some = ", ".join(outdated.names[:MOST_NAMES])
+            more = ", ..." if outdated.count > MOST_NAMES else ""
             yield (
                 f"certificate of mesh {mesh.key}: {status.state.value}; {outdated.count} pods started before it was "
                 f"written and are to be restarted: {some}{more}"
             )
 
 
-def _joined_domains(mesh: Ref, facts: TrustFacts, members: Sequence[tuple[Ref, _Placed]]) -> tuple[str, ...]:
-    """Warnings for aliases by which one identity passes for another.
-
-    With such an alias `cluster2/ns/default/sa/client` passes where a policy names `cluster1/ns/default/sa/client`.
-    Source: https://istio.io/latest/docs/tasks/security/authorization/authz-td-migration/
-    """
-    others = {other.facts.trust_domain for ref, other in members if ref != mesh} - {facts.trust_domain}
-    return tuple(
-        f"trustDomainAliases of mesh {mesh.key} hold {alias}, the trust domain of another mesh of this virtual mesh: "
-        f"identities of {alias} pass where a policy names those of {facts.trust_domain}; take the alias away"
-        for alias in facts.aliases
-        if alias in others
-    )
+def _others(mesh: Ref, status: IssuedCertificateStatus | None, root: RootFacts) -> Iterable[str]:
+    """Which pods of *mesh* were seen to present another certificate, though none is to be restarted for its age."""
+    workloads = status.workloads if status is not None and status.outdated_pods is None else None
+    if workloads is not None and workloads.observed_trust == root.trust and workloads.other:
+        named = [f"{pod.name} ({pod.reason})" for pod in workloads.pods if pod.shows_other][:MOST_NAMES]
+        more = ", ..." if workloads.other > len(named) else ""
+        yield (
+            f"certificate of mesh {mesh.key}: {workloads.other} of its pods present another one, restart them: "
+            f"{', '.join(named)}{more}"
+        )

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from hashlib import sha256
 
 import msgspec
 
-from isthmus.api.common import CertificateRotationState, CommonCertOptions
+from isthmus.api.common import CertificateRotationState, CommonCertOptions, KeyAlgorithm, VaultCA
 from isthmus.api.discovery import Mesh, Workload
 from isthmus.api.issued_certificate import IssuedCertificateStatus
+from isthmus.api.vault import vault_problems
 from isthmus.api.virtual_mesh import MtlsConfig, RotationCondition, SharedTrust, VirtualMesh
 from isthmus.model.problem import Problem
 from isthmus.model.ref import Ref
 from isthmus.translate.membership import Seniority, seniority
+from isthmus.translate.trust.vault import PATH as VAULT_PATH
+from isthmus.translate.trust.vault import vault_of
 
 DEFAULT_TRUST_DOMAIN = "cluster.local"
 DEFAULT_SERVICE_ACCOUNT = "istio-citadel"
@@ -37,14 +41,22 @@ Source: Istio's gateway chart, https://istio.io/latest/docs/tasks/traffic-manage
 class RootFacts(msgspec.Struct, frozen=True, gc=False):
     """What signs the intermediates of a virtual mesh at present, and how far a change of its root is."""
 
-    secret: Ref
-    """The Secret with the signing key, on the management cluster."""
+    secret: Ref | None
+    """The Secret with the signing key, on the management cluster. None: Vault has it."""
     trust: str
-    """Fingerprint of the signing certificate and of the roots that are trusted."""
+    """Fingerprint of the signing certificate and of the roots that are trusted, or of what is said of Vault."""
     rotation_state: CertificateRotationState = CertificateRotationState.NOT_ROTATING
+    verifying: bool = False
+    """Whether a person's word on *rotation_state* is waited for."""
+    answered: dict[str, tuple[bool, tuple[str, ...]]] = {}
+    """CertificateVerifications that count no more, by identity: whether the rotation followed, and doubts of then."""
     conditions: tuple[RotationCondition, ...] = ()
+    warnings: tuple[str, ...] = ()
+    """What deserves attention, such as a root that expires soon."""
     deployed: SharedTrust | None = None
     """What the user asked for when the root that is rolled out was chosen."""
+    vault: VaultCA | None = None
+    """What agents ask to sign; None: the management plane signs."""
 
 
 class TrustFacts(msgspec.Struct, frozen=True, gc=False):
@@ -53,7 +65,6 @@ class TrustFacts(msgspec.Struct, frozen=True, gc=False):
     cluster: str
     namespace: str
     trust_domain: str
-    aliases: tuple[str, ...]
     service_account: str
     pod_labels: dict[str, str]
     agent_namespace: str
@@ -101,7 +112,6 @@ def trust_facts(_: Ref, mesh: Mesh) -> TrustFacts | None:
         cluster=where.cluster,
         namespace=where.namespace or DEFAULT_NAMESPACE,
         trust_domain=istio.trust_domain or DEFAULT_TRUST_DOMAIN,
-        aliases=istio.trust_domain_aliases,
         service_account=istio.istiod_service_account or DEFAULT_SERVICE_ACCOUNT,
         pod_labels=where.pod_labels,
         agent_namespace=mesh.spec.agent_info.agent_namespace if mesh.spec.agent_info else "",
@@ -111,6 +121,23 @@ def trust_facts(_: Ref, mesh: Mesh) -> TrustFacts | None:
 def certificate_status(_: Ref, mesh: Mesh) -> IssuedCertificateStatus | None:
     """How far the agent is with the certificate of a mesh."""
     return mesh.spec.issued_certificate_status
+
+
+def vault_facts(_: Ref, virtual_mesh: VirtualMesh) -> RootFacts | None:
+    """What stands where a root would if *virtual_mesh* has agents ask Vault.
+
+    Also while something is wrong with that: agents then say so, and keep what they have.
+    """
+    vault = vault_of(virtual_mesh)
+    if vault is None:
+        return None
+    config = virtual_mesh.spec.mtls_config
+    return RootFacts(
+        secret=None,
+        vault=vault,
+        trust=sha256(msgspec.json.encode(vault)).hexdigest(),
+        deployed=config.shared if config is not None else None,
+    )
 
 
 def workload_facts(_: Ref, workload: Workload) -> WorkloadFacts | None:
@@ -136,15 +163,15 @@ def with_defaults(given: CommonCertOptions | None, organization: str) -> CommonC
     """*given* with defaults for what is left out, and for what `option_problems` finds wrong."""
     given = given or CommonCertOptions()
     wrong = {problem.path for problem in option_problems(given, "")}
+    bits = given.rsa_key_size_bytes if given.rsa_key_size_bytes and "rsaKeySizeBytes" not in wrong else KEY_BITS
     return CommonCertOptions(
         ttl_days=given.ttl_days if given.ttl_days and "ttlDays" not in wrong else TTL_DAYS,
-        rsa_key_size_bytes=given.rsa_key_size_bytes
-        if given.rsa_key_size_bytes and "rsaKeySizeBytes" not in wrong
-        else KEY_BITS,
+        rsa_key_size_bytes=bits if given.key_algorithm is KeyAlgorithm.RSA else 0,
         org_name=given.org_name if given.org_name and "orgName" not in wrong else organization,
         secret_rotation_grace_period_ratio=given.secret_rotation_grace_period_ratio
         if given.secret_rotation_grace_period_ratio and "secretRotationGracePeriodRatio" not in wrong
         else GRACE_RATIO,
+        key_algorithm=given.key_algorithm,
     )
 
 
@@ -155,7 +182,10 @@ def option_problems(options: CommonCertOptions | None, path: str) -> Iterator[Pr
     if options.ttl_days > MOST_TTL_DAYS:
         yield Problem(f"{path}ttlDays", "OutOfRange", f"{options.ttl_days} is more than {MOST_TTL_DAYS} days")
     bits = options.rsa_key_size_bytes
-    if bits and not (LEAST_KEY_BITS <= bits <= MOST_KEY_BITS and bits % 8 == 0):
+    if bits and options.key_algorithm is not KeyAlgorithm.RSA:
+        message = "is the size of an RSA key, and keyAlgorithm is ECDSA: leave one of the two out"
+        yield Problem(f"{path}rsaKeySizeBytes", "Contradiction", message)
+    elif bits and not (LEAST_KEY_BITS <= bits <= MOST_KEY_BITS and bits % 8 == 0):
         message = f"{bits} is no key size in bits from {LEAST_KEY_BITS} to {MOST_KEY_BITS}; {KEY_BITS} is used"
         yield Problem(f"{path}rsaKeySizeBytes", "OutOfRange", message)
     if len(options.org_name) > 64:  # X.520 upper bound
@@ -182,15 +212,13 @@ def _config_problems(config: MtlsConfig, key: str) -> Iterator[Problem]:
         message = "must specify trust model to use for issuing certificates: shared"
         yield Problem(path, "MissingField", message)
         return
-    if config.rotation_verification_method is not None and config.rotation_verification_method.manual is not None:
-        message = (
-            "verification by hand is not implemented: a root that replaces another gets no further than being added"
-        )
-        yield Problem(f"{path}.rotationVerificationMethod.manual", "NotImplemented", message)
     path = f"{path}.shared"
-    if config.shared.intermediate_certificate_authority is not None:
-        message = "signing by Vault is not implemented: use rootCertificateAuthority"
-        yield Problem(f"{path}.intermediateCertificateAuthority", "NotImplemented", message)
+    elsewhere = config.shared.intermediate_certificate_authority
+    if elsewhere is not None and elsewhere.vault is None:
+        message = "names no authority: vault is one"
+        yield Problem(f"{path}.intermediateCertificateAuthority", "MissingField", message)
+    elif elsewhere is not None and elsewhere.vault is not None:
+        yield from vault_problems(elsewhere.vault, VAULT_PATH)
     elif config.shared.root_certificate_authority is None:
         message = f"No ca source specified for Virtual Mesh ({key}): rootCertificateAuthority is one"
         yield Problem(path, "MissingField", message)

@@ -6,12 +6,13 @@ from collections.abc import Iterable, Sequence
 
 from isthmus.api.base import ObjectMeta
 from isthmus.api.common import ObjectRef
-from isthmus.api.issued_certificate import GlooMeshCa, IssuedCertificate, IssuedCertificateSpec
+from isthmus.api.issued_certificate import AgentCa, GlooMeshCa, IssuedCertificate, IssuedCertificateSpec
 from isthmus.api.pod_bounce_directive import PodBounceDirective, PodBounceDirectiveSpec, PodSelector, RootCertSync
 from isthmus.api.virtual_mesh import VirtualMesh
 from isthmus.model.ref import Ref
 from isthmus.translate.parents import parents, parents_annotation
 from isthmus.translate.trust.facts import RootFacts, TrustFacts, TrustSettings, WorkloadFacts
+from isthmus.translate.trust.vault import vault_for
 
 TARGET = "cacerts"
 """The Secret that Istio reads. Source: https://istio.io/latest/docs/tasks/security/cert-management/plugin-ca-cert/"""
@@ -24,7 +25,7 @@ def issued_certificate(
 ) -> IssuedCertificate:
     """The certificate of *mesh*; *peers* are the control planes that share it, the first is its own."""
     first = peers[0]
-    signer = ObjectRef(name=root.secret.name, namespace=root.secret.namespace)
+    signer = ObjectRef(name=root.secret.name, namespace=root.secret.namespace) if root.secret is not None else None
     directive = ObjectRef(name=mesh.name, namespace=first.agent_namespace)
     return IssuedCertificate(
         metadata=_metadata(mesh, virtual_mesh, first),
@@ -35,7 +36,8 @@ def issued_certificate(
             issued_certificate_secret=ObjectRef(name=TARGET, namespace=first.namespace),
             pod_bounce_directive=directive if settings.auto_restart else None,
             cert_options=settings.options,
-            gloo_mesh_ca=GlooMeshCa(signing_certificate_secret=signer),
+            gloo_mesh_ca=GlooMeshCa(signing_certificate_secret=signer) if root.vault is None else None,
+            agent_ca=AgentCa(vault=vault_for(root.vault, first.cluster)) if root.vault is not None else None,
             rotation_state=root.rotation_state,
             trust=root.trust,
         ),
