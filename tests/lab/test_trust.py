@@ -63,10 +63,10 @@ from tests.lab.trusting import (
     restart_mesh,
     restarted_for,
     roots_given,
-    speak,
     status_of,
     tls_failures,
     unexplained,
+    verdict,
     waiting_for,
     write_pem,
     write_secret,
@@ -456,7 +456,7 @@ def measure(rotation: Rotation, what: str) -> None:
 def accepted(crossing: Lab, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A certificate below the generated root, in a file, that proxies accept."""
     certificate = signed_by(crossing, GENERATED, tmp_path_factory.mktemp("old"))
-    assert speak(crossing, REVIEWS.format("cluster2"), certificate).startswith("answered")
+    assert verdict(crossing, REVIEWS.format("cluster2"), certificate).startswith("answered b'HTTP/1.1 200")
     return certificate
 
 
@@ -502,9 +502,9 @@ def test_the_steps_of_a_rotation_are_told_in_their_order(rotated: Rotation) -> N
 def test_after_a_rotation_the_old_root_is_trusted_nowhere(rotated: Rotation, accepted: str, tmp_path: Path) -> None:
     """Not by any proxy, nor by what new pods are given; who shows a certificate of it is refused."""
     assert_only_root(rotated)
-    assert speak(rotated.lab, REVIEWS.format("cluster2"), accepted) == "refused TLSV1_ALERT_UNKNOWN_CA"
+    assert verdict(rotated.lab, REVIEWS.format("cluster2"), accepted) == "refused TLSV1_ALERT_UNKNOWN_CA"
     new = signed_by(rotated.lab, rotated.secret, tmp_path)
-    assert speak(rotated.lab, REVIEWS.format("cluster2"), new).startswith("answered")
+    assert verdict(rotated.lab, REVIEWS.format("cluster2"), new).startswith("answered b'HTTP/1.1 200")
 
 
 def assert_only_root(rotation: Rotation) -> None:

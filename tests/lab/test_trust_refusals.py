@@ -10,14 +10,14 @@ import pytest
 from isthmus.pki import make_root, make_signing_authority, new_key
 from tests.lab.running import Lab
 from tests.lab.trusting import REVIEWS as NAMES
-from tests.lab.trusting import speak
+from tests.lab.trusting import speak, verdict
 
 REVIEWS = NAMES.format("cluster2")
 
 
 def test_who_shows_no_certificate_is_refused(federated: Lab) -> None:
     """The gateway found the callee, the callee asked for a certificate: that is the alert's name."""
-    assert speak(federated, REVIEWS, "") == "refused TLSV13_ALERT_CERTIFICATE_REQUIRED"
+    assert verdict(federated, REVIEWS, "") == "refused TLSV13_ALERT_CERTIFICATE_REQUIRED"
 
 
 def test_a_certificate_of_another_root_is_refused(federated: Lab, tmp_path: Path) -> None:
@@ -30,7 +30,7 @@ def test_a_certificate_of_another_root_is_refused(federated: Lab, tmp_path: Path
     pem = tmp_path / "foreign.pem"
     pem.write_bytes(foreign.certificate + root.certificate + foreign.key)
 
-    assert speak(federated, REVIEWS, str(pem)) == "refused TLSV1_ALERT_UNKNOWN_CA"
+    assert verdict(federated, REVIEWS, str(pem)) == "refused TLSV1_ALERT_UNKNOWN_CA"
 
 
 @pytest.mark.parametrize(

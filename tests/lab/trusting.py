@@ -41,7 +41,8 @@ with socket.create_connection((address, 15443), timeout=10) as plain:
     try:
         with context.wrap_socket(plain, server_hostname=name) as tls:
             tls.sendall(b"GET /reviews/0 HTTP/1.1\\r\\nHost: reviews\\r\\nConnection: close\\r\\n\\r\\n")
-            print("answered", tls.recv(100))
+            said = tls.recv(100)
+            print(*(("answered", said) if said else ("closed", "without a word")))
     except ssl.SSLError as error:
         print("refused", error.reason)
     except OSError as error:
@@ -112,6 +113,19 @@ def speak(lab: Lab, name: str, certificate: str) -> str:
     """What becomes of a request to *name* through cluster2's gateway, sent from cluster1's nodes, outside the mesh."""
     here = ("meshctl", "lab", "exec", "cluster1", "--", sys.executable, "-c", SPEAK)
     return lab.run(*here, gateway(lab, "cluster2"), name, certificate, timeout=60).strip()
+
+
+def verdict(lab: Lab, name: str, certificate: str) -> str:
+    """As `speak`, until there is an answer or a refusal.
+
+    Through a gateway a connection may end before its last words, the alert, have come.
+    """
+
+    def heard() -> str | None:
+        said = speak(lab, name, certificate)
+        return None if said.startswith("closed") else said
+
+    return eventually(f"the proxy of {name} says something", heard, within=60)
 
 
 def handshake(lab: Lab, cluster: str, address: str, *options: str) -> bytes:

@@ -72,6 +72,7 @@ from isthmus.pki import (
     check_chain,
     inspect_intermediate_csr,
     make_intermediate_csr,
+    renewal_time,
 )
 from isthmus.pki.bridge import make_bridge, with_roots
 from isthmus.pki.issued import (
@@ -911,11 +912,6 @@ def spec_digest(spec: IssuedCertificateSpec) -> str:
         spec, pod_bounce_directive=None, cert_options=options, rotation_state=CertificateRotationState.NOT_ROTATING
     )
     return digest(msgspec.to_builtins(asked)).hex()[:16]
-
-
-def renewal_time(not_before: datetime, not_after: datetime, ratio: float) -> datetime:
-    """When only the share *ratio* of a certificate's life is left."""
-    return not_after - (not_after - not_before) * ratio
 
 
 def _replaceable_from(key: Key, now: datetime) -> datetime:

@@ -233,21 +233,26 @@ class _Planner:
 
     def _ready_elsewhere(self, service: Service, owner: Owner) -> int:
         """How many ready pods of *service* other controllers are sure to keep."""
+        return sum(
+            max(0, number - self._at_risk(other)) if other is not None else number
+            for other, number in self._ready_pods(service, owner).items()
+        )
+
+    def _ready_pods(self, group: Service | Budget, besides: Owner) -> dict[Owner | None, int]:
+        """How many ready pods of *group* each of the others has."""
         ready: dict[Owner | None, int] = defaultdict(int)
         for pod in self._scene.pods:
-            if pod.ready and not pod.ending and pod.owner != owner and service.selects(pod):
+            if pod.ready and not pod.ending and pod.owner != besides and group.selects(pod):
                 ready[pod.owner] += 1
-        return sum(
-            max(0, number - self._at_risk(other)) if other is not None else number for other, number in ready.items()
-        )
+        return ready
 
     def _going(self, budget: Budget, besides: Owner) -> int:
         """How many ready pods of *budget* others may still take by what was begun, and is no longer asked for."""
-        ready: dict[Owner, int] = defaultdict(int)
-        for pod in self._scene.pods:
-            if pod.ready and not pod.ending and pod.owner not in (None, besides) and budget.selects(pod):
-                ready[pod.owner] += 1
-        return sum(min(number, self._more(owner)) for owner, number in ready.items())
+        return sum(
+            min(number, self._more(owner))
+            for owner, number in self._ready_pods(budget, besides).items()
+            if owner is not None
+        )
 
     def _more(self, owner: Owner) -> int:
         """How many more of its ready pods the controller may take."""

@@ -144,10 +144,10 @@ def read_pod(manifest: Manifest) -> Pod | None:
         labels=labels,
         owner=_owner(metadata, labels),
         ready=is_ready,
-        ready_since=_moment(ready.get("lastTransitionTime")) if is_ready else None,
+        ready_since=moment(ready.get("lastTransitionTime")) if is_ready else None,
         ending="deletionTimestamp" in metadata,
-        created=_moment(metadata.get("creationTimestamp")),
-        started=_moment(status.get("startTime")),
+        created=moment(metadata.get("creationTimestamp")),
+        started=moment(status.get("startTime")),
         restarted_for=(metadata.get("annotations") or {}).get(RESTARTED_FOR, ""),
         meshed=any(container.get("name") in MESHED for container in containers),
     )
@@ -171,7 +171,7 @@ def read_controller(kind: Kind, manifest: Manifest) -> Controller | None:
         rolls=rolls,
         unmovable=unmovable,
         restarted_for=template.get(RESTARTED_FOR, ""),
-        restarted_at=_moment(annotations.get(RESTARTED_AT)),
+        restarted_at=moment(annotations.get(RESTARTED_AT)),
         enlisted_for=enlisted_for,
         enlisted=frozenset(enlisted),
     )
@@ -258,5 +258,6 @@ def _matches(labels: Mapping[str, str], key: str, operator: str, values: frozens
             return key not in labels
 
 
-def _moment(text: str | None) -> datetime | None:
+def moment(text: str | None) -> datetime | None:
+    """A time as API servers write it; None if there is none."""
     return datetime.fromisoformat(text) if text else None

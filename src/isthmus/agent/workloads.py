@@ -13,6 +13,7 @@ from datetime import datetime
 from enum import Enum
 from typing import Any
 
+from isthmus.agent.rollouts import moment
 from isthmus.api.issued_certificate import DoubtfulPod, WorkloadCertificates
 from isthmus.pki.keys import PemInvalid
 from isthmus.pki.presented import is_signed_by, read_presented
@@ -171,7 +172,7 @@ def read_mesh_pod(manifest: Manifest) -> MeshPod | None:
         ports=ports,
         service_account=spec.get("serviceAccountName") or "default",
         revision=notes.get(REVISION) or labels.get(REVISION) or "",
-        started=_moment(status.get("startTime")),
+        started=moment(status.get("startTime")),
         hidden=hidden,
     )
 
@@ -280,7 +281,3 @@ def _ports(containers: Iterable[Manifest], notes: Mapping[str, str]) -> tuple[in
 
 def _numbers(text: str) -> frozenset[int]:
     return frozenset(int(word) for word in text.replace(",", " ").split() if word.isdigit())
-
-
-def _moment(text: str | None) -> datetime | None:
-    return datetime.fromisoformat(text) if text else None

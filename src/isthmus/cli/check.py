@@ -149,7 +149,7 @@ async def _roots(
     from isthmus.api.virtual_mesh import VirtualMesh
     from isthmus.kube import Forbidden, NotFound
     from isthmus.model.kinds import SECRET
-    from isthmus.server.roots import Wanted, wanted_root
+    from isthmus.translate.trust.wanted import Wanted, wanted_root
 
     found = []
     for manifest in objects.get(VirtualMesh.KIND, ()):

@@ -23,9 +23,9 @@ from isthmus.cli.checks import AGENT, EXPIRY_NOTICE, SERVER, Check, Observed, Re
 from isthmus.model import kinds
 from isthmus.pki import CA_CERT, ROOT_CERT, PemInvalid, certificate_facts, certificate_fingerprint
 from isthmus.pki.certificates import load_certificates, to_pem
-from isthmus.server.roots import Wanted, number_in, wanted_root
 from isthmus.translate.trust.domains import domain_facts, domain_warnings
 from isthmus.translate.trust.facts import trust_settings
+from isthmus.translate.trust.wanted import Wanted, number_in, wanted_root
 
 R = TypeVar("R", bound=Resource)
 

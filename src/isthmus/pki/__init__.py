@@ -41,6 +41,7 @@ from isthmus.pki.trust import (
     new_authority_key,
     new_rsa_key,
     read_signing_root,
+    renewal_time,
     sign_intermediate,
 )
 
@@ -80,6 +81,7 @@ __all__ = [
     "new_key",
     "new_rsa_key",
     "read_signing_root",
+    "renewal_time",
     "rotation_due",
     "rotation_time",
     "sign_agent",

@@ -185,6 +185,11 @@ def read_signing_root(data: Mapping[str, bytes], now: datetime) -> SigningRoot:
     )
 
 
+def renewal_time(not_before: datetime, not_after: datetime, ratio: float) -> datetime:
+    """When only the share *ratio* of a certificate's life is left."""
+    return not_after - (not_after - not_before) * ratio
+
+
 def certificate_fingerprint(pem: bytes) -> str:
     """SHA-256, in hex, of the first certificate in *pem*. Raises `PemInvalid`."""
     return sha256(load_certificates(pem)[0].public_bytes(serialization.Encoding.DER)).hexdigest()

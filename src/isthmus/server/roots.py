@@ -24,7 +24,7 @@ import structlog
 
 from isthmus.api.certificate_verification import CertificateVerification, VerificationAction
 from isthmus.api.common import CommonCertOptions, ObjectRef
-from isthmus.api.virtual_mesh import RotationStrategy, SharedTrust, VirtualMesh
+from isthmus.api.virtual_mesh import RotationStrategy, VirtualMesh
 from isthmus.kube import AlreadyExists, Changed, KubeClient, KubeError, Removed, Replaced, WatchEvent
 from isthmus.model.kinds import SECRET
 from isthmus.model.problem import Problem
@@ -39,20 +39,20 @@ from isthmus.pki import (
     make_trust_root,
     new_authority_key,
     read_signing_root,
+    renewal_time,
 )
 from isthmus.program.crew import Crew
 from isthmus.program.watching import follow
 from isthmus.server.fleet import Fleet
 from isthmus.server.notes import TRUST, Notes
 from isthmus.server.plane import Plane
-from isthmus.translate.trust.facts import ROOT_ORGANIZATION, RootFacts, vault_facts, with_defaults
+from isthmus.translate.trust.facts import RootFacts, vault_facts
 from isthmus.translate.trust.rotation import Root, Rotation, Said, Word, advance
+from isthmus.translate.trust.wanted import PATH, Wanted, number_in, numbered, wanted_root
 
 Manifest = dict[str, Any]
 
 ROOT_TYPE = "certificates.mesh.gloo.solo.io/generated_signing_cert"
-PATH = "spec.mtlsConfig.shared.rootCertificateAuthority"
-ISTIO_SECRET = "cacerts"  # Istio's own; where it is managed as well, agents write it
 
 WARN_BEFORE = timedelta(days=30)
 """How long before a root expires users are warned of it."""
@@ -65,53 +65,9 @@ LOOK_SECONDS = 60.0
 log = structlog.get_logger("isthmus.trust")
 
 
-class Wanted(msgspec.Struct, frozen=True):
-    """The Secret that a VirtualMesh asks for. *generated* None: the user provides it.
-
-    Else *secret* is the first one; see `numbered` for its successors.
-    """
-
-    secret: ObjectRef
-    trust: SharedTrust
-    generated: CommonCertOptions | None = None
-
-
-def wanted_root(virtual_mesh: VirtualMesh, namespace: str) -> Wanted | Problem | None:
-    """The root that *virtual_mesh* asks for, None if it leaves certificates alone or says nothing that can be done."""
-    config = virtual_mesh.spec.mtls_config
-    shared = config.shared if config is not None else None
-    authority = shared.root_certificate_authority if shared is not None else None
-    if shared is None or authority is None:
-        return None
-    if authority.secret is not None:
-        if not (authority.secret.name and authority.secret.namespace):
-            return None  # the engine says so
-        if authority.secret.name == ISTIO_SECRET:
-            message = f"the root may not be in a Secret called {ISTIO_SECRET}, which Istio reads: copy it to another"
-            return Problem(f"{PATH}.secret", "ReservedName", message)
-        return Wanted(authority.secret, shared)
-    meta = virtual_mesh.metadata
-    secret = ObjectRef(name=f"{meta.name}.{meta.namespace}", namespace=namespace)
-    return Wanted(secret, shared, with_defaults(authority.generated, ROOT_ORGANIZATION))
-
-
-def numbered(first: ObjectRef, number: int) -> ObjectRef:
-    """The Secret of the generated root that replaces the one before it, 0 for the first."""
-    return ObjectRef(name=f"{first.name}.{number}", namespace=first.namespace) if number else first
-
-
-def number_in(first: ObjectRef, secret: ObjectRef) -> int | None:
-    """Which of those that `numbered` tells *secret* is."""
-    if secret == first:
-        return 0
-    number = secret.name.removeprefix(f"{first.name}.")
-    plain = number.isascii() and number.isdigit() and not number.startswith("0")
-    return int(number) if plain and secret == numbered(first, int(number)) else None
-
-
 def renewal_due(not_before: datetime, not_after: datetime, ratio: float) -> datetime:
     """When a generated root is to be replaced: only the share *ratio* of its life is left."""
-    return not_after - (not_after - not_before) * min(ratio, MOST_GRACE)
+    return renewal_time(not_before, not_after, min(ratio, MOST_GRACE))
 
 
 def note_key(virtual_mesh: Ref) -> str:

@@ -22,7 +22,6 @@ from isthmus.agent.certificates import (
     Slot,
     Tell,
     fingerprint,
-    renewal_time,
     spec_digest,
 )
 from isthmus.agent.ownership import ownership_labels
@@ -30,7 +29,16 @@ from isthmus.api.certificate_request import CertificateRequestState
 from isthmus.api.common import CertificateRotationState, KeyAlgorithm, ObjectRef
 from isthmus.api.issued_certificate import IssuedCertificateState as State
 from isthmus.api.issued_certificate import WorkloadCertificates
-from isthmus.pki import CA_CERT, CA_KEY, CERT_CHAIN, ROOT_CERT, check_chain, inspect_intermediate_csr, key_fingerprint
+from isthmus.pki import (
+    CA_CERT,
+    CA_KEY,
+    CERT_CHAIN,
+    ROOT_CERT,
+    check_chain,
+    inspect_intermediate_csr,
+    key_fingerprint,
+    renewal_time,
+)
 from isthmus.pki.certificates import load_certificates
 from isthmus.pki.issued import read_issued
 from isthmus.pki.keys import load_key

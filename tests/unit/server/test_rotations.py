@@ -17,6 +17,7 @@ from isthmus.model.kinds import CONFIG_MAP, SECRET
 from isthmus.pki import check_chain
 from isthmus.server import roots
 from isthmus.server.notes import TRUST
+from isthmus.translate.trust.wanted import number_in, numbered
 from tests.unit.server.authorities import DAY
 from tests.unit.server.conftest import Plane, until
 from tests.unit.server.trusting import (
@@ -405,10 +406,10 @@ async def test_an_expired_certificate_beside_the_root_does_no_harm(plane: Plane)
 def test_numbered_secrets_are_told_from_others() -> None:
     first = ObjectRef(name="vm.ns", namespace="gloo-mesh")
     for number in (0, 1, 12):
-        assert roots.number_in(first, roots.numbered(first, number)) == number
+        assert number_in(first, numbered(first, number)) == number
     for name in ("vm.ns.", "vm.ns.01", "vm.ns.x", "vm.ns.-1", "vm.ns.\u0661", "vm", "other.1", "vm.ns1"):
-        assert roots.number_in(first, ObjectRef(name=name, namespace="gloo-mesh")) is None
-    assert roots.number_in(first, ObjectRef(name="vm.ns.1", namespace="elsewhere")) is None
+        assert number_in(first, ObjectRef(name=name, namespace="gloo-mesh")) is None
+    assert number_in(first, ObjectRef(name="vm.ns.1", namespace="elsewhere")) is None
 
 
 def test_a_new_root_is_not_about_to_be_renewed() -> None:
