@@ -93,6 +93,7 @@
   - destinationrules
   - gateways
   - serviceentries
+  - virtualservices
   verbs:
   - create
   - delete
@@ -107,5 +108,16 @@
   verbs:
   - get
   - list
+  - watch
+- apiGroups:
+  - security.istio.io
+  resources:
+  - authorizationpolicies
+  verbs:
+  - create
+  - delete
+  - get
+  - list
+  - patch
   - watch
 {{- end -}}
