@@ -22,6 +22,13 @@ MESHCTL = Path(sys.executable).with_name("meshctl")
 UP_SECONDS = 600.0
 TEST_SECONDS = 1200.0  # the first of a run also waits for the lab and the steps of the walk-through
 HERE = Path(__file__).parent
+OPEN = {
+    "apiVersion": "networking.mesh.gloo.solo.io/v1",
+    "kind": "AccessPolicy",
+    "metadata": {"name": "everybody", "namespace": "gloo-mesh"},
+    "spec": {},
+}
+"""Lets everybody call everything: the walk-through's virtual mesh refuses what no policy allows."""
 VAULT = HERE / "test_vault.py"
 FIRST, LAST = HERE / "test_trust.py", HERE / "test_trust_end.py"
 
@@ -75,6 +82,7 @@ def managed(lab: Lab) -> Lab:
     if not lab.has("mgmt", "kubernetesclusters", "cluster2", "-n", "gloo-mesh"):
         for block in commands("Register both clusters"):
             lab.shell(block)
+    lab.apply("mgmt", OPEN)
     return lab
 
 
