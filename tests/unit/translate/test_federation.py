@@ -98,7 +98,9 @@ def test_versions_are_told_apart_with_coarse_weights() -> None:
 def test_a_cut_list_is_weighed_by_what_was_counted() -> None:
     """A service of 24,000 endpoints lists a part of them; the weights are those of all."""
     facts = EndpointFacts(
-        endpoints(v1=3, v2=3).subsets, {(("app", "reviews"), ("version", "v1")): 16000, (("version", "v2"),): 8000}
+        endpoints(v1=3, v2=3).subsets,
+        {(("app", "reviews"), ("version", "v1")): 16000, (("version", "v2"),): 8000},
+        region="",
     )
 
     assert [(share.labels, share.weight) for share in label_shares(facts, (tuple(V1.items()),))] == [(V1, 2), (V2, 1)]
