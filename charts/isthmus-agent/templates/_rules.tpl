@@ -91,8 +91,10 @@
   - networking.istio.io
   resources:
   - destinationrules
+  - envoyfilters
   - gateways
   - serviceentries
+  - sidecars
   - virtualservices
   verbs:
   - create

@@ -5,7 +5,7 @@ Source of every field: https://istio.io/latest/docs/reference/config/networking/
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -401,3 +401,123 @@ class AuthorizationPolicy(IstioObject, frozen=True):
     KIND: ClassVar[Kind] = kinds.AUTHORIZATION_POLICY
 
     spec: AuthorizationPolicySpec
+
+
+class ProxySelector(_Message, frozen=True):
+    """The proxies that an object is for, by the labels of their pods."""
+
+    labels: dict[str, str]
+
+
+class EgressListener(_Message, frozen=True):
+    """Hosts that a proxy may know, as ``<namespace>/<host>``; ``*`` is any namespace, ``.`` its own."""
+
+    hosts: tuple[str, ...]
+
+
+class SidecarSpec(_Message, frozen=True):
+    """What of the mesh the selected proxies are told about."""
+
+    workload_selector: ProxySelector
+    egress: tuple[EgressListener, ...]
+
+
+class Sidecar(IstioObject, frozen=True):
+    """networking.istio.io Sidecar."""
+
+    KIND: ClassVar[Kind] = kinds.SIDECAR
+
+    spec: SidecarSpec
+
+
+class FilterMatch(_Message, frozen=True):
+    """A network filter by name, and one of the HTTP filters in it."""
+
+    name: str
+    sub_filter: FilterMatch | None = None
+
+
+class FilterChainMatch(_Message, frozen=True):
+    """A filter chain of a listener."""
+
+    sni: str = ""
+    filter: FilterMatch | None = None
+
+
+class ListenerMatch(_Message, frozen=True):
+    """Listeners, and a part of each; 0 is any port."""
+
+    port_number: int = 0
+    filter_chain: FilterChainMatch | None = None
+
+
+class RouteMatch(_Message, frozen=True):
+    """A route by the name that the VirtualService gives it."""
+
+    name: str
+
+
+class VirtualHostMatch(_Message, frozen=True):
+    """A virtual host, named ``<host>:<port>``, and a route in it."""
+
+    name: str = ""
+    route: RouteMatch | None = None
+
+
+class RouteConfigurationMatch(_Message, frozen=True):
+    """A route configuration: of a port, or of a gateway, ``<namespace>/<name>``; 0 is any port."""
+
+    port_number: int = 0
+    gateway: str = ""
+    vhost: VirtualHostMatch | None = None
+
+
+class ClusterMatch(_Message, frozen=True):
+    """Envoy clusters by name, or by what they are made of."""
+
+    name: str = ""
+    service: str = ""
+    subset: str = ""
+    port_number: int = 0
+
+
+class ConfigMatch(_Message, frozen=True):
+    """Where a patch applies; *context* is ANY, SIDECAR_INBOUND, SIDECAR_OUTBOUND or GATEWAY."""
+
+    context: str
+    listener: ListenerMatch | None = None
+    route_configuration: RouteConfigurationMatch | None = None
+    cluster: ClusterMatch | None = None
+
+
+class Patch(_Message, frozen=True):
+    """What is done there; *value* is a message of Envoy's API as JSON."""
+
+    operation: str
+    value: dict[str, Any] = {}
+
+
+class ConfigPatch(_Message, frozen=True):
+    """One change of what istiod tells proxies; *apply_to* names the kind of message that is changed."""
+
+    apply_to: str
+    match: ConfigMatch
+    patch: Patch
+
+
+class EnvoyFilterSpec(_Message, frozen=True):
+    """Changes in the order in which they are made; without a selector for all proxies of the namespace."""
+
+    config_patches: tuple[ConfigPatch, ...]
+    workload_selector: ProxySelector | None = None
+
+
+class EnvoyFilter(IstioObject, frozen=True):
+    """networking.istio.io EnvoyFilter, for what Istio's own kinds have no field.
+
+    Source: https://istio.io/latest/docs/reference/config/networking/envoy-filter/
+    """
+
+    KIND: ClassVar[Kind] = kinds.ENVOY_FILTER
+
+    spec: EnvoyFilterSpec
