@@ -11,7 +11,7 @@ from isthmus.cli.options import DEFAULT_NAMESPACE, KindName, Kubeconfig, KubeCon
 
 if TYPE_CHECKING:
     from isthmus.api.base import Resource
-    from isthmus.cli.description import Description
+    from isthmus.cli.description.parts import Description
     from isthmus.kube import KubeClient
 
 Manifest = dict[str, Any]
@@ -36,7 +36,8 @@ def describe(
     destination: its host names, endpoints and the meshes that know it.
     """
     from isthmus.cli.clusters import connect, get_named, run
-    from isthmus.cli.description import NEEDED, Known, describe_object
+    from isthmus.cli.description import describe_object, needed
+    from isthmus.cli.description.parts import Known
     from isthmus.cli.kinds import kind_named
 
     resource = kind_named(kind)
@@ -47,7 +48,7 @@ def describe(
                 found = _typed([await get_named(cluster, resource.KIND, namespace, name)])
             else:
                 found = await _listed(cluster, resource, namespace)
-            return found, {other: await _listed(cluster, other, namespace) for other in NEEDED.get(resource, ())}
+            return found, {other: await _listed(cluster, other, namespace) for other in needed(resource)}
 
     found, others = run(fetch())
     words = [word for word in search.split(",") if word]

@@ -21,7 +21,9 @@ from isthmus.api.issued_certificate import (
 from isthmus.api.parse import parse
 from isthmus.api.traffic_policy import TrafficPolicy, TrafficPolicySpec, TrafficPolicyStatus
 from isthmus.cli.describe import as_data
-from isthmus.cli.description import MAX_ENDPOINTS, Description, Known, describe_object, selected
+from isthmus.cli.description import describe_object
+from isthmus.cli.description.destination import MAX_ENDPOINTS
+from isthmus.cli.description.parts import Description, Known, selected
 from tests.golden import Golden, load_yaml
 from tests.unit.cli.conftest import WALKTHROUGH
 from tests.unit.cli.meshctl import Clusters, meshctl
