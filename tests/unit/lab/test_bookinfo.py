@@ -35,6 +35,9 @@ class Server:
     def get(self, path: str, **headers: str) -> Reply:
         return ask(f"http://127.0.0.1:{self.port}{path}", headers={k.replace("_", "-"): v for k, v in headers.items()})
 
+    def tell(self, method: str, path: str, body: object = None) -> Reply:
+        return ask(f"http://127.0.0.1:{self.port}{path}", method=method, data=json.dumps(body) if body else None)
+
     def end(self) -> None:
         self.process.kill()
         self.process.wait(10)
@@ -377,3 +380,49 @@ def chain(page: str) -> dict[str, list[dict[str, dict[str, object]]]]:
     assert found is not None
     parsed: dict[str, list[dict[str, dict[str, object]]]] = json.loads(found[1])
     return parsed
+
+
+def test_a_server_fails_as_it_is_told(start: Callable[..., Server]) -> None:
+    """The next two requests, or all until it is told otherwise; what tells it is no such request."""
+    server = start("details", "v1")
+
+    assert server.tell("PUT", "/lab/fault", {"status": 503, "requests": 2}).status == 200
+    few = [server.get("/details/0").status for _ in range(3)]
+    server.tell("PUT", "/lab/fault", {"status": 500})
+    all_of_them = [server.get("/details/0").status for _ in range(3)]
+    server.tell("DELETE", "/lab/fault")
+
+    assert (few, all_of_them, server.get("/details/0").status) == ([503, 503, 200], [500, 500, 500], 200)
+
+
+def test_a_server_answers_late_when_told(start: Callable[..., Server]) -> None:
+    server = start("details", "v1")
+    server.tell("PUT", "/lab/fault", {"seconds": 0.2})
+
+    reply = server.get("/details/0")
+
+    assert reply.status == 200
+    assert reply.milliseconds >= 200
+
+
+def test_a_fault_that_nobody_knows_is_refused(start: Callable[..., Server]) -> None:
+    reply = start("details", "v1").tell("PUT", "/lab/fault", {"colour": "red"})
+
+    assert reply.status == 400
+    assert "colour" in reply.body["error"]
+
+
+def test_a_server_tells_the_requests_that_it_got(start: Callable[..., Server]) -> None:
+    """With all headers, whoever they came from and whatever became of them; and forgets them when told."""
+    server = start("details", "v1")
+    server.get("/details/0?debug=1", X_Team="blue")
+    server.get("/nothing")
+
+    told = server.tell("DELETE", "/lab/requests").body["requests"]
+
+    assert [(seen["method"], seen["path"], seen["query"], seen["status"]) for seen in told] == [
+        ("GET", "/details/0", "debug=1", 200),
+        ("GET", "/nothing", "", 404),
+    ]
+    assert told[0]["headers"]["x-team"] == "blue"
+    assert server.tell("GET", "/lab/requests").body["requests"] == []

@@ -9,5 +9,7 @@ version served it, what the proxy in front told about the caller, and the same o
   answered;
 - the same in the product page, in its element `<script type="application/json" id="served">`.
 
+Each pod can be told to fail, and asked which requests it got: see `directing`.
+
 Source of names and behaviour: https://istio.io/latest/docs/examples/bookinfo/
 """

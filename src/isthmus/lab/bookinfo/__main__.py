@@ -6,6 +6,7 @@ import argparse
 import socket
 import sys
 
+from isthmus.lab.bookinfo.directing import directed
 from isthmus.lab.bookinfo.services import VERSIONS, service
 from isthmus.lab.bookinfo.serving import PORT, Identity, run
 
@@ -22,7 +23,7 @@ def main() -> int:
     if options.version not in VERSIONS[options.service]:
         parser.error(f"{options.service} has no version {options.version}, only {', '.join(VERSIONS[options.service])}")
     identity = Identity.of_environment(options.service, options.version)
-    return run(service(options.service, options.version), identity, host=options.host, port=options.port)
+    return run(directed(service(options.service, options.version)), identity, host=options.host, port=options.port)
 
 
 if __name__ == "__main__":

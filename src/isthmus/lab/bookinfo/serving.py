@@ -99,6 +99,7 @@ class Request:
     headers: Mapping[str, str]
     """By names in lower case."""
     body: bytes = b""
+    query: str = ""
 
     @property
     def form(self) -> Mapping[str, str]:
@@ -235,7 +236,8 @@ class _Handler(BaseHTTPRequestHandler):
         if "transfer-encoding" in headers or not length.isdecimal():
             self.send_error(411)
             return
-        request = Request(self.command, urlsplit(self.path).path, headers, self.rfile.read(int(length)))
+        target = urlsplit(self.path)
+        request = Request(self.command, target.path, headers, self.rfile.read(int(length)), target.query)
         exchange = Exchange(self.server.identity, request)
         answer = self.server.service(exchange)
         body = answer.body
