@@ -1,20 +1,22 @@
-"""Which services a selector selects, and how to find the selectors that may select a service without trying them all.
+"""What a selector selects, services or workloads, and how to find those that may select one without trying them all.
 
 Source: reference, selectors: a list is an OR and an empty list selects everything, fields of a matcher are ANDed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
-from isthmus.api.common import DestinationSelector, KubeServiceMatcher
+from isthmus.api.common import DestinationSelector, KubeServiceMatcher, KubeWorkloadMatcher
 from isthmus.model.ref import Ref
 from isthmus.translate.facts import ServiceFacts
 
 Term = tuple[str, ...]
-"""A property that services have and selectors ask for. What a rule selects shares at least one term with it."""
+"""A property that things have and selectors ask for. What a rule selects shares at least one term with it."""
 
 EVERYTHING: Term = ("any",)
+
+Matcher = KubeServiceMatcher | KubeWorkloadMatcher
 
 Rule = KubeServiceMatcher | Ref
 """One alternative of a list of selectors: a matcher, or one service by identity."""
@@ -38,16 +40,20 @@ def selects(rule: Rule, service: ServiceFacts) -> bool:
     """Whether *rule* selects *service*."""
     if isinstance(rule, Ref):
         return rule == service.service
-    where = service.service
+    return matches(rule, service.service, service.labels)
+
+
+def matches(matcher: Matcher, where: Ref, labels: Mapping[str, str]) -> bool:
+    """Whether *matcher* matches what is at *where* and has *labels*."""
     return (
-        (not rule.clusters or where.cluster in rule.clusters)
-        and (not rule.namespaces or where.namespace in rule.namespaces)
-        and all(service.labels.get(name) == value for name, value in rule.labels.items())
+        (not matcher.clusters or where.cluster in matcher.clusters)
+        and (not matcher.namespaces or where.namespace in matcher.namespaces)
+        and all(labels.get(name) == value for name, value in matcher.labels.items())
     )
 
 
-def terms_of_rule(rule: Rule) -> tuple[Term, ...]:
-    """Terms of which every service that *rule* selects has at least one; as few and as selective as the rule allows."""
+def terms_of_rule(rule: Matcher | Ref) -> tuple[Term, ...]:
+    """Terms of which whatever *rule* selects has at least one; as few and as selective as the rule allows."""
     if isinstance(rule, Ref):
         return (("service", rule.cluster, rule.namespace, rule.name),)
     if rule.labels:
@@ -63,9 +69,14 @@ def terms_of_rule(rule: Rule) -> tuple[Term, ...]:
 def terms_of_service(service: ServiceFacts) -> Iterable[Term]:
     """All terms that *service* has."""
     where = service.service
-    yield EVERYTHING
     yield ("service", where.cluster, where.namespace, where.name)
+    yield from terms_of(where, service.labels)
+
+
+def terms_of(where: Ref, labels: Mapping[str, str]) -> Iterable[Term]:
+    """All terms that matchers may ask for of what is at *where* and has *labels*."""
+    yield EVERYTHING
     yield ("namespace", where.namespace)
     yield ("cluster", where.cluster)
-    for name, value in service.labels.items():
+    for name, value in labels.items():
         yield ("label", name, value)

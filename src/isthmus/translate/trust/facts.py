@@ -14,6 +14,7 @@ from isthmus.api.vault import vault_problems
 from isthmus.api.virtual_mesh import MtlsConfig, RotationCondition, SharedTrust, VirtualMesh
 from isthmus.model.problem import Problem
 from isthmus.model.ref import Ref
+from isthmus.translate.callers import GATEWAY_LABELS
 from isthmus.translate.membership import Seniority, seniority
 from isthmus.translate.trust.vault import PATH as VAULT_PATH
 from isthmus.translate.trust.vault import vault_of
@@ -30,12 +31,6 @@ INTERMEDIATE_ORGANIZATION = "Istio"
 
 LEAST_KEY_BITS, MOST_KEY_BITS = 2048, 8192  # less is refused by current TLS, more takes minutes to make
 MOST_TTL_DAYS = 36500
-
-GATEWAY_LABELS = ("istio", "gateway.networking.k8s.io/gateway-name")
-"""Labels that gateways' pods carry: for Gateway objects of Istio to select them, and of those made by the Gateway API.
-
-Source: Istio's gateway chart, https://istio.io/latest/docs/tasks/traffic-management/ingress/gateway-api/
-"""
 
 
 class RootFacts(msgspec.Struct, frozen=True, gc=False):
