@@ -190,17 +190,27 @@ class DestinationRule(IstioObject, frozen=True):
 
 
 class ServerTls(_Message, frozen=True):
-    """TLS settings of a gateway server."""
+    """TLS settings of a gateway server. *credential_name* is a Secret of the gateway's namespace; paths are the pod's."""
 
-    mode: str
+    mode: str = ""
+    https_redirect: bool = False
+    credential_name: str = ""
+    server_certificate: str = ""
+    private_key: str = ""
+    ca_certificates: str = ""
+    subject_alt_names: tuple[str, ...] = ()
+    min_protocol_version: str = ""
+    max_protocol_version: str = ""
+    cipher_suites: tuple[str, ...] = ()
 
 
 class Server(_Message, frozen=True):
-    """A listener of a gateway."""
+    """A listener of a gateway; *bind* is the address that it listens on, without one all."""
 
     port: Port
     hosts: tuple[str, ...]
     tls: ServerTls | None = None
+    bind: str = ""
 
 
 class GatewaySpec(_Message, frozen=True):
@@ -246,13 +256,6 @@ class RouteTarget(_Message, frozen=True):
     host: str
     subset: str = ""
     port: PortSelector | None = None
-
-
-class WeightedRoute(_Message, frozen=True):
-    """A share of the requests and where it goes; weight 0 is left out, and is all of them if it is the only one."""
-
-    destination: RouteTarget
-    weight: int = 0
 
 
 class Percent(_Message, frozen=True):
@@ -314,11 +317,52 @@ class Headers(_Message, frozen=True):
     response: HeaderOperations | None = None
 
 
+class WeightedRoute(_Message, frozen=True):
+    """A share of the requests and where it goes; weight 0 is left out, and is all of them if it is the only one."""
+
+    destination: RouteTarget
+    weight: int = 0
+    headers: Headers | None = None
+
+
+class HttpRewrite(_Message, frozen=True):
+    """What takes the place of the path, or of the prefix that a match compared."""
+
+    uri: str
+
+
+class HttpRedirect(_Message, frozen=True):
+    """Where clients are sent; *prefix_rewrite* needs Istio 1.31."""
+
+    uri: str = ""
+    prefix_rewrite: str = ""
+    authority: str = ""
+    scheme: str = ""
+    redirect_code: int = 0
+
+
+class HttpBody(_Message, frozen=True):
+    """The body of an answer."""
+
+    string: str
+
+
+class DirectResponse(_Message, frozen=True):
+    """An answer that the proxy gives itself."""
+
+    status: int
+    body: HttpBody | None = None
+
+
 class HttpRoute(_Message, frozen=True):
     """What happens to the requests that match; without matches, to all."""
 
+    name: str = ""
     match: tuple[HttpMatch, ...] = ()
+    redirect: HttpRedirect | None = None
+    direct_response: DirectResponse | None = None
     route: tuple[WeightedRoute, ...] = ()
+    rewrite: HttpRewrite | None = None
     timeout: str = ""
     retries: HttpRetry | None = None
     fault: HttpFault | None = None
@@ -328,11 +372,41 @@ class HttpRoute(_Message, frozen=True):
     headers: Headers | None = None
 
 
+class L4Match(_Message, frozen=True):
+    """Which connections a route is for, by the port of the gateway."""
+
+    port: int
+
+
+class TcpRoute(_Message, frozen=True):
+    """Where connections go."""
+
+    match: tuple[L4Match, ...]
+    route: tuple[WeightedRoute, ...]
+
+
+class TlsMatch(_Message, frozen=True):
+    """Which TLS connections a route is for, by the name that the client asks for and the port of the gateway."""
+
+    sni_hosts: tuple[str, ...]
+    port: int
+
+
+class TlsRoute(_Message, frozen=True):
+    """Where TLS connections go that the proxy does not decrypt."""
+
+    match: tuple[TlsMatch, ...]
+    route: tuple[WeightedRoute, ...]
+
+
 class VirtualServiceSpec(_Message, frozen=True):
-    """How requests to *hosts* travel; the first route that matches counts."""
+    """How requests to *hosts* travel; the first route that matches counts. Without *gateways*, for sidecars."""
 
     hosts: tuple[str, ...]
+    gateways: tuple[str, ...] = ()
     http: tuple[HttpRoute, ...] = ()
+    tls: tuple[TlsRoute, ...] = ()
+    tcp: tuple[TcpRoute, ...] = ()
 
 
 class VirtualService(IstioObject, frozen=True):
