@@ -76,7 +76,7 @@ class Access:
         self.problems: Collection[Ref, tuple[Problem, ...]] = graph.map(
             "access policy problems", policies, lambda _, policy: problems_of(policy.spec) or None
         )
-        self._facts: Collection[Ref, AccessFacts] = graph.map(
+        self.facts: Collection[Ref, AccessFacts] = graph.map(
             "access policies", policies, lambda _, policy: access_facts(policy)
         )
         rules = graph.expand("access policy rules", policies, _rules)
@@ -93,8 +93,8 @@ class Access:
         self._domains: Collection[Ref, dict[str, str]] = graph.derive(
             "trust domains of callers", meshes, self._callers_of
         )
-        applied: Collection[Ref, Applied] = graph.derive("applied access policies", services, self._apply)
-        self._guarded: Collection[Ref, Guarded] = graph.derive("guarded services", applied, self._guard)
+        self.applied: Collection[Ref, Applied] = graph.derive("applied access policies", services, self._apply)
+        self._guarded: Collection[Ref, Guarded] = graph.derive("guarded services", self.applied, self._guard)
         self.judged: Collection[Ref, dict[Ref, ApprovalStatus]] = graph.map(
             "judged access", self._guarded, lambda _, guarded: _judge(guarded)
         )
@@ -128,7 +128,7 @@ class Access:
             for _, rule in fetch.group(self._rules_by_term, term)
             if selects(rule.rule, service)
         }
-        facts = (fetch.get(self._facts, policy) for policy in sorted(chosen))
+        facts = (fetch.get(self.facts, policy) for policy in sorted(chosen))
         policies = sorted((each for each in facts if each is not None), key=lambda each: each.seniority)
         return Applied(service, tuple(policies)) if policies else None
 
