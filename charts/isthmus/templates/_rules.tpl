@@ -46,6 +46,7 @@
   - networking.enterprise.mesh.gloo.solo.io
   resources:
   - certificateverifications
+  - servicedependencies
   - virtualdestinations
   verbs:
   - get
@@ -55,6 +56,7 @@
   - networking.enterprise.mesh.gloo.solo.io
   resources:
   - certificateverifications/status
+  - servicedependencies/status
   - virtualdestinations/status
   verbs:
   - patch

@@ -125,6 +125,13 @@ class GlobalAccessPolicy(Enum):
     DISABLED = "DISABLED"
 
 
+class ProxyScope(Enum):
+    """What proxies are told about where no ServiceDependency says it. EVERYTHING is the zero value."""
+
+    EVERYTHING = "EVERYTHING"
+    ACCESS_POLICIES = "ACCESS_POLICIES"
+
+
 class VirtualMeshSpec(ApiStruct, frozen=True):
     """Meshes, their trust, their federation and their access stance."""
 
@@ -136,6 +143,9 @@ class VirtualMeshSpec(ApiStruct, frozen=True):
     """Which destinations are known on other meshes."""
     global_access_policy: GlobalAccessPolicy = GlobalAccessPolicy.MESH_DEFAULT
     """ENABLED refuses every call that no AccessPolicy allows; MESH_DEFAULT and DISABLED do not."""
+    proxy_scope: ProxyScope = ProxyScope.EVERYTHING
+    """ACCESS_POLICIES tells a proxy only what AccessPolicies let it call and ServiceDependencies add. An addition of
+    ours."""
 
 
 class RotationCondition(ApiStruct, frozen=True):

@@ -18,6 +18,7 @@ from isthmus.api.certificate_verification import CertificateVerification, Certif
 from isthmus.api.common import ApprovalState, ApprovalStatus
 from isthmus.api.discovery import Destination, DestinationStatus, Mesh, MeshStatus, Workload, WorkloadStatus
 from isthmus.api.kubernetes_cluster import KubernetesCluster
+from isthmus.api.service_dependency import ServiceDependency, ServiceDependencyStatus
 from isthmus.api.settings import Settings
 from isthmus.api.traffic_policy import TrafficPolicy, TrafficPolicyStatus
 from isthmus.api.virtual_destination import VirtualDestination, VirtualDestinationStatus
@@ -26,6 +27,7 @@ from isthmus.flow import Fetch, Graph, Source, Tap
 from isthmus.model.problem import Problem
 from isthmus.model.ref import Kind, Ref
 from isthmus.translate.access.derivations import Access
+from isthmus.translate.dependencies.derivations import Dependencies
 from isthmus.translate.facts import (
     DEFAULT_CLUSTER_DOMAIN,
     ServiceFacts,
@@ -50,12 +52,15 @@ from isthmus.translate.statuses import (
     destination_status,
     mesh_status,
     policy_status,
+    service_dependency_status,
     settings_status,
     traffic_policy_status,
     virtual_destination_status,
     virtual_mesh_status,
+    workload_status,
 )
 from isthmus.translate.traffic.derivations import Traffic
+from isthmus.translate.traffic.reach import Reach
 from isthmus.translate.trust.derivations import Trust
 from isthmus.translate.trust.facts import RootFacts
 from isthmus.translate.trust.vault import vault_warnings
@@ -65,7 +70,8 @@ from isthmus.translate.virtual_destinations.outputs import VirtualDestinationOut
 
 INPUTS: tuple[type[Resource], ...] = (
     Mesh, Workload, Destination, KubernetesCluster,
-    VirtualMesh, TrafficPolicy, AccessPolicy, VirtualDestination, AccessLogRecord, CertificateVerification, Settings,
+    VirtualMesh, TrafficPolicy, AccessPolicy, VirtualDestination, ServiceDependency, AccessLogRecord,
+    CertificateVerification, Settings,
 )  # fmt: skip
 """The kinds that the engine reads."""
 
@@ -104,6 +110,7 @@ class Engine:
         self._virtual_meshes = self._sources[VirtualMesh.KIND]
         self._traffic_policies = self._sources[TrafficPolicy.KIND]
         self._access_policies = self._sources[AccessPolicy.KIND]
+        self._service_dependencies = self._sources[ServiceDependency.KIND]
         self._roots: Source[Ref, RootFacts] = graph.source("roots")
         self._root_problems: Source[Ref, Problem] = graph.source("root problems")
 
@@ -134,15 +141,21 @@ class Engine:
             cluster_domains=self._domains,
             federation=self._federation,
         )
-        self._traffic = Traffic(
+        reach = Reach(
             graph,
-            policies=self._traffic_policies,
-            services=self._services,
             services_by_identity=by_identity,
             cluster_domains=self._domains,
             federation=self._federation,
             virtual_destinations=self._virtual_destinations,
             endpoints=endpoints,
+        )
+        self._traffic = Traffic(
+            graph,
+            policies=self._traffic_policies,
+            services=self._services,
+            services_by_identity=by_identity,
+            federation=self._federation,
+            reach=reach,
         )
         virtual_destination_outputs = VirtualDestinationOutputs(
             graph,
@@ -170,6 +183,19 @@ class Engine:
             membership=self._membership,
             federation=self._federation,
         )
+        self._dependencies = Dependencies(
+            graph,
+            dependencies=self._service_dependencies,
+            virtual_meshes=self._virtual_meshes,
+            workloads=self._sources[Workload.KIND],
+            services=self._services,
+            services_by_identity=by_identity,
+            cluster_domains=self._domains,
+            membership=self._membership,
+            federation=self._federation,
+            virtual_destinations=self._virtual_destinations,
+            access=self._access,
+        )
         self._trust = Trust(
             graph,
             virtual_meshes=self._virtual_meshes,
@@ -183,6 +209,7 @@ class Engine:
             *self._traffic.outputs,
             *virtual_destination_outputs.outputs,
             *self._access.outputs,
+            *self._dependencies.outputs,
             *self._trust.outputs,
         )
 
@@ -190,6 +217,7 @@ class Engine:
         # kept up to date here, and put together only when somebody asks.
         self._mesh_statuses = graph.derive("mesh statuses", self._mesh_facts, self._mesh_status)
         self._destination_statuses = graph.derive("destination statuses", self._services, self._destination_status)
+        self._workload_statuses = graph.derive("workload statuses", self._sources[Workload.KIND], self._workload_status)
         self._outcomes_by_virtual_mesh = graph.index(
             "outcomes by virtual mesh and success",
             self._federation.outcomes,
@@ -205,10 +233,15 @@ class Engine:
         self._status_taps: dict[Kind, list[Tap[Ref, Any]]] = {
             Mesh.KIND: [self._mesh_statuses.tap()],
             Destination.KIND: [self._destination_statuses.tap()],
-            Workload.KIND: [self._sources[Workload.KIND].tap()],
+            Workload.KIND: [self._workload_statuses.tap()],
             CertificateVerification.KIND: [self._verifications.tap()],
             **{kind: [self._sources[kind].tap()] for kind in (Settings.KIND, AccessLogRecord.KIND)},
             AccessPolicy.KIND: [self._access_policies.tap(), self._access.missing.tap(), self._access.verdicts.tap()],
+            ServiceDependency.KIND: [
+                self._service_dependencies.tap(),
+                self._dependencies.missing.tap(),
+                self._dependencies.verdicts.tap(),
+            ],
             VirtualDestination.KIND: [
                 self._sources[VirtualDestination.KIND].tap(),
                 self._virtual_destinations.resolved.tap(),
@@ -340,13 +373,15 @@ class Engine:
             return self._access_policy_status(key)
         if key.kind == VirtualDestination.KIND:
             return self._virtual_destination_status(key)
+        if key.kind == ServiceDependency.KIND:
+            return self._service_dependency_status(key)
+        if key.kind == Workload.KIND:
+            return self._workload_statuses.get(key.ref)
         if key.kind == CertificateVerification.KIND:
             return self._verifications.get(key.ref)
         present = self._sources[key.kind].get(key.ref)
         if present is None:
             return None
-        if key.kind == Workload.KIND:
-            return WorkloadStatus()
         return settings_status(present) if key.kind == Settings.KIND else policy_status(present)
 
     def _cluster_domain(self, _: Fetch, ref: Ref, cluster: KubernetesCluster) -> tuple[tuple[str, str], ...]:
@@ -375,6 +410,11 @@ class Engine:
             fetch.get(self._trust.roots, about),
             fetch.group(self._trust.presented, about),
         )
+
+    def _workload_status(self, fetch: Fetch, ref: Ref, _: Workload) -> WorkloadStatus:
+        scoped = fetch.get(self._dependencies.scoped, ref)
+        found = (fetch.get(self._service_dependencies, each) for each in (scoped.dependencies if scoped else ()))
+        return workload_status(scoped, tuple(filter(None, found)))
 
     def _destination_status(self, fetch: Fetch, ref: Ref, service: ServiceFacts) -> DestinationStatus:
         domain = fetch.get(self._domains, service.service.cluster) or DEFAULT_CLUSTER_DOMAIN
@@ -470,6 +510,15 @@ class Engine:
         verdicts = {destination: found for (_, destination), found in self._access.verdicts.get(key.ref) or ()}
         failures = {error.subject: _failure(output, error) for output, error in self._errors_by_parent.get(key) or ()}
         return access_policy_status(policy, problems, missing, verdicts, failures)
+
+    def _service_dependency_status(self, key: StatusKey) -> ServiceDependencyStatus | None:
+        dependency = self._service_dependencies.get(key.ref)
+        if dependency is None:
+            return None
+        missing = [service for _, service in self._dependencies.missing.get(key.ref) or ()]
+        verdicts = {workload: found for (_, workload), found in self._dependencies.verdicts.get(key.ref) or ()}
+        failures = {error.subject: _failure(output, error) for output, error in self._errors_by_parent.get(key) or ()}
+        return service_dependency_status(dependency, missing, verdicts, failures)
 
     def _virtual_destination_status(self, key: StatusKey) -> VirtualDestinationStatus | None:
         virtual = self._sources[VirtualDestination.KIND].get(key.ref)

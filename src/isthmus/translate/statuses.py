@@ -15,10 +15,14 @@ from isthmus.api.base import ApiStruct
 from isthmus.api.common import ApprovalState, ApprovalStatus, ClusterObjectRef, ObjectRef, RequiredSubsets, TlsMode
 from isthmus.api.discovery import (
     AppliedFederation,
+    AppliedServiceDependency,
     AppliedVirtualMesh,
     DestinationStatus,
     MeshStatus,
+    ServiceDependencies,
+    WorkloadStatus,
 )
+from isthmus.api.service_dependency import ServiceDependency, ServiceDependencyStatus
 from isthmus.api.settings import Settings, SettingsStatus
 from isthmus.api.traffic_policy import AppliedTrafficPolicy, Policy, TrafficPolicy, TrafficPolicyStatus
 from isthmus.api.virtual_destination import (
@@ -29,6 +33,7 @@ from isthmus.api.virtual_destination import (
 )
 from isthmus.api.virtual_mesh import VirtualMesh, VirtualMeshStatus
 from isthmus.model.ref import Ref
+from isthmus.translate.dependencies.derivations import Scoped
 from isthmus.translate.facts import MeshFacts
 from isthmus.translate.federation.derivations import Outcome
 from isthmus.translate.federation.gateways import MeshGateways
@@ -39,6 +44,8 @@ from isthmus.translate.virtual_destinations.derivations import Resolved
 MAX_LISTED_DESTINATIONS = 2000  # an object of etcd holds 1.5 MiB, and the API server stores every key of a map twice
 
 MAX_LISTED_POLICIES = 100  # whose whole specs a destination's status holds
+
+MAX_LISTED_HOSTNAMES = 2000  # of what a workload calls; its Sidecar has them all
 
 _UNSERVED = "is accepted but not yet acted on by this version"
 _POLICY = f"the policy {_UNSERVED}"
@@ -153,7 +160,7 @@ def traffic_policy_status(
         observed_generation=policy.metadata.generation,
         state=outcome.state,
         errors=outcome.errors,
-        warnings=warnings + outcome.cut,
+        warnings=warnings + outcome.cut(),
         destinations=outcome.listed,
     )
 
@@ -182,13 +189,50 @@ def access_policy_status(
         observed_generation=policy.metadata.generation,
         state=outcome.state,
         errors=outcome.errors,
-        warnings=warnings + outcome.cut,
+        warnings=warnings + outcome.cut(),
         destinations=outcome.listed,
     )
 
 
+def service_dependency_status(
+    dependency: ServiceDependency,
+    missing: Sequence[Ref],
+    verdicts: Mapping[Ref, ApprovalStatus],
+    failures: Mapping[Ref, str],
+) -> ServiceDependencyStatus:
+    """Status of a service dependency: services it names that are not there, and what became of it on each workload."""
+    outcome = _outcome((), missing, verdicts, failures)
+    return ServiceDependencyStatus(
+        observed_generation=dependency.metadata.generation,
+        state=outcome.state,
+        errors=outcome.errors,
+        warnings=outcome.cut("workloads") if outcome.found else ("selects no workload",),
+        workloads=outcome.listed,
+    )
+
+
+def workload_status(scoped: Scoped | None, dependencies: Sequence[ServiceDependency]) -> WorkloadStatus:
+    """Status of a workload whose proxies are told what *scoped* says, because of *dependencies* and access policies."""
+    if scoped is None:
+        return WorkloadStatus()
+    hostnames = scoped.hostnames
+    shown = hostnames[:MAX_LISTED_HOSTNAMES]
+    return WorkloadStatus(
+        service_dependencies=ServiceDependencies(
+            applied_service_dependencies=tuple(
+                AppliedServiceDependency(
+                    service_dependency_ref=object_ref(each.ref), observed_generation=each.metadata.generation
+                )
+                for each in dependencies
+            ),
+            destination_hostnames=shown,
+        ),
+        warnings=(f"destinationHostnames lists {len(shown)} of {len(hostnames)}",) if shown != hostnames else (),
+    )
+
+
 class _Outcome(msgspec.Struct, frozen=True):
-    """What became of a policy: on each destination, and all in all."""
+    """What became of a policy: on each destination, or workload, and all in all."""
 
     state: ApprovalState
     errors: tuple[str, ...]
@@ -196,17 +240,15 @@ class _Outcome(msgspec.Struct, frozen=True):
 
     @property
     def listed(self) -> dict[str, ApprovalStatus]:
-        """Destinations as a status lists them, those with errors first if not all are."""
+        """What a status lists, those with errors first if not all are."""
         return {ref.key: self.found[ref] for ref in sorted(self._chosen())}
 
-    @property
-    def cut(self) -> tuple[str, ...]:
-        """A warning if not all are listed."""
+    def cut(self, what: str = "destinations") -> tuple[str, ...]:
+        """A warning if not all are listed; *what* they are, as the status names them."""
         chosen = self._chosen()
         if len(chosen) == len(self.found):
             return ()
-        every = len(self.found)
-        return (f"status.destinations lists {len(chosen)} of {every} destinations, those with errors first",)
+        return (f"status.{what} lists {len(chosen)} of {len(self.found)} {what}, those with errors first",)
 
     def _chosen(self) -> list[Ref]:
         def errors_first(ref: Ref) -> tuple[bool, Ref]:
