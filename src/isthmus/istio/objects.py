@@ -46,11 +46,15 @@ class IstioObject(_Message, frozen=True):
 
 
 class Port(_Message, frozen=True):
-    """A port of a ServiceEntry or Gateway; *protocol* is Istio's name in upper case."""
+    """A port of a ServiceEntry or Gateway; *protocol* is Istio's name in upper case, empty: Istio looks what comes in.
+
+    *target_port* is where endpoints answer, 0: at *number*.
+    """
 
     number: int
     name: str
-    protocol: str
+    protocol: str = ""
+    target_port: int = 0
 
 
 class WorkloadEntry(_Message, frozen=True):
@@ -71,6 +75,7 @@ class ServiceEntrySpec(_Message, frozen=True):
     ports: tuple[Port, ...] = ()
     location: str = ""
     resolution: str = ""
+    workload_selector: ProxySelector | None = None
     endpoints: tuple[WorkloadEntry, ...] = ()
     export_to: tuple[str, ...] = ()
 
@@ -190,7 +195,7 @@ class DestinationRule(IstioObject, frozen=True):
 
 
 class ServerTls(_Message, frozen=True):
-    """TLS settings of a gateway server. *credential_name* is a Secret of the gateway's namespace; paths are the pod's."""
+    """TLS settings of a gateway server. *credential_name* is a Secret of its namespace; paths are those of its pods."""
 
     mode: str = ""
     https_redirect: bool = False
@@ -478,7 +483,7 @@ class AuthorizationPolicy(IstioObject, frozen=True):
 
 
 class ProxySelector(_Message, frozen=True):
-    """The proxies that an object is for, by the labels of their pods."""
+    """The pods, or their proxies, that an object is for, by the labels of the pods."""
 
     labels: dict[str, str]
 

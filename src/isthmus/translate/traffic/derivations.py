@@ -13,7 +13,7 @@ from isthmus.flow import Collection, Fetch, Graph, Index
 from isthmus.istio import objects as istio
 from isthmus.model.problem import Problem
 from isthmus.model.ref import Ref
-from isthmus.translate.facts import DEFAULT_CLUSTER_DOMAIN, EndpointFacts, ServiceFacts, local_fqdn
+from isthmus.translate.facts import ServiceFacts
 from isthmus.translate.federation.derivations import Federation
 from isthmus.translate.federation.objects import Pairs, metadata, subsets
 from isthmus.translate.output import Output, OutputKey
@@ -23,8 +23,8 @@ from isthmus.translate.selectors import Rule, rules_of, selects, terms_of_rule, 
 from isthmus.translate.traffic.conditions import ANY_REQUEST
 from isthmus.translate.traffic.fields import OF_DESTINATION, POLICY, Field, problems_of
 from isthmus.translate.traffic.merge import Conflict, PolicyFacts, Setting, merge, policy_facts
+from isthmus.translate.traffic.reach import Reach
 from isthmus.translate.traffic.routes import Reachable, Routing, Unreachable, Use, route
-from isthmus.translate.virtual_destinations.derivations import VirtualDestinations
 
 ISTIO_MUTUAL = "ISTIO_MUTUAL"
 
@@ -78,18 +78,12 @@ class Traffic:
         policies: Collection[Ref, TrafficPolicy],
         services: Collection[Ref, ServiceFacts],
         services_by_identity: Index[Ref, Ref, ServiceFacts],
-        cluster_domains: Collection[str, str],
         federation: Federation,
-        virtual_destinations: VirtualDestinations,
-        endpoints: Collection[Ref, EndpointFacts],
+        reach: Reach,
     ) -> None:
         self._services_by_identity = services_by_identity
-        self._domains = cluster_domains
         self._federation = federation
-        self._virtual_destinations = virtual_destinations
-        self._pods: Collection[Ref, frozenset[Pairs]] = graph.map(
-            "labels of ready pods", endpoints, lambda _, facts: facts.pod_labels() or None
-        )
+        self._reached = reach
         self.problems: Collection[Ref, tuple[Problem, ...]] = graph.map(
             "traffic policy problems", policies, lambda _, policy: problems_of(policy.spec) or None
         )
@@ -163,7 +157,7 @@ class Traffic:
     def _route(self, fetch: Fetch, ref: Ref, applied: Applied) -> Routed:
         where = applied.service.service
         places: list[tuple[str, str, str, tuple[str, ...]]] = [
-            (where.cluster, self._fqdn(fetch, where), where.name, (where.namespace,))
+            (where.cluster, self._reached.fqdn(fetch, where), where.name, (where.namespace,))
         ]
         federated = self._federation.known_abroad(fetch, ref)
         if federated is not None:
@@ -193,7 +187,7 @@ class Traffic:
             for refusal in client.routing.refusals:
                 (later if refusal.later else errors)[refusal.policy][refusal.message] = None
             for use in client.routing.uses:
-                if not self._has_pods(fetch, use):
+                if not self._reached.has_pods(fetch, use.service, use.labels):
                     labels = ", ".join(f"{name}: {value}" for name, value in use.labels)
                     warnings[use.policy][
                         f"spec.policy.trafficShift: no ready pod of {use.service.key} has {labels}: requests that go "
@@ -217,36 +211,8 @@ class Traffic:
             order += accepted
         return found
 
-    def _has_pods(self, fetch: Fetch, use: Use) -> bool:
-        if use.service.cluster:
-            behind = [destination for destination, _ in fetch.group(self._services_by_identity, use.service)]
-        else:
-            behind = list(self._virtual_destinations.behind(fetch, use.service))
-        wanted = set(use.labels)
-        return any(wanted <= set(pod) for destination in behind for pod in fetch.get(self._pods, destination) or ())
-
-    def _fqdn(self, fetch: Fetch, service: Ref) -> str:
-        return local_fqdn(service, fetch.get(self._domains, service.cluster) or DEFAULT_CLUSTER_DOMAIN)
-
     def _reach(self, fetch: Fetch, cluster: str, service: Ref) -> Reachable | Unreachable:
-        """*service* as proxies of *cluster* know it."""
-        if not service.cluster:
-            return self._virtual_destinations.known_on(fetch, service, cluster)
-        found = [facts for _, facts in fetch.group(self._services_by_identity, service)]
-        if not found:
-            return Unreachable("there is no such service yet", later=True)
-        if service.cluster == cluster:
-            return Reachable(self._fqdn(fetch, service), found[0].ports)
-        for facts in found:
-            federated = self._federation.known_abroad(fetch, facts.ref)
-            if federated is not None and any(mesh.cluster == cluster for mesh in federated.targets):
-                if not self._federation.has_way(fetch, federated):
-                    return Unreachable(f"no gateway lets calls into cluster {service.cluster} yet", later=True)
-                return Reachable(federated.hostname, facts.ports)
-        return Unreachable(
-            f"it is not federated to cluster {cluster}, from where it would be called: see federation.selectors of the "
-            "VirtualMesh, or leave that cluster out with spec.sourceSelector"
-        )
+        return self._reached.known_on(fetch, cluster, service, ", or leave that cluster out with spec.sourceSelector")
 
     def _local_rule(self, fetch: Fetch, ref: Ref, service: ServiceFacts) -> Iterable[tuple[OutputKey, Output]]:
         """The rule of a service on its own cluster, where it would change something."""
@@ -259,7 +225,7 @@ class Traffic:
         rule = istio.DestinationRule(
             metadata=metadata(where.name, where.namespace, parents_annotation(whose)),
             spec=istio.DestinationRuleSpec(
-                host=self._fqdn(fetch, where),
+                host=self._reached.fqdn(fetch, where),
                 traffic_policy=_traffic_policy(said),
                 subsets=subsets(labels_of(uses)),
             ),
