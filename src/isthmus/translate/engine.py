@@ -413,7 +413,7 @@ class Engine:
 
     def _workload_status(self, fetch: Fetch, ref: Ref, _: Workload) -> WorkloadStatus:
         scoped = fetch.get(self._dependencies.scoped, ref)
-        found = (fetch.get(self._service_dependencies, each) for each in (scoped.dependencies if scoped else ()))
+        found = (fetch.get(self._service_dependencies, each) for each in (scoped.applied if scoped else ()))
         return workload_status(scoped, tuple(filter(None, found)))
 
     def _destination_status(self, fetch: Fetch, ref: Ref, service: ServiceFacts) -> DestinationStatus:

@@ -213,7 +213,7 @@ def service_dependency_status(
 
 def workload_status(scoped: Scoped | None, dependencies: Sequence[ServiceDependency]) -> WorkloadStatus:
     """Status of a workload whose proxies are told what *scoped* says, because of *dependencies* and access policies."""
-    if scoped is None:
+    if scoped is None or not scoped.hosts:
         return WorkloadStatus()
     hostnames = scoped.hostnames
     shown = hostnames[:MAX_LISTED_HOSTNAMES]

@@ -17,6 +17,7 @@ from isthmus.model.ref import Ref
 from isthmus.translate import Engine, RootFacts
 from tests.golden import CASES, Golden
 
+DEPENDENCIES = sorted((CASES / "dependencies").iterdir())
 FEDERATION = sorted((CASES / "federation").iterdir())
 ACCESS = sorted((CASES / "access").iterdir())
 TRAFFIC = sorted((CASES / "traffic").iterdir())
@@ -63,6 +64,11 @@ def test_federation(case: Path, golden: Golden) -> None:
 
 @pytest.mark.parametrize("case", ACCESS, ids=lambda case: case.name)
 def test_access(case: Path, golden: Golden) -> None:
+    golden.check(case / "out.yaml", result(load(case / "in.yaml")))
+
+
+@pytest.mark.parametrize("case", DEPENDENCIES, ids=lambda case: case.name)
+def test_dependencies(case: Path, golden: Golden) -> None:
     golden.check(case / "out.yaml", result(load(case / "in.yaml")))
 
 

@@ -6,7 +6,7 @@ mesh tells proxies only what they may call, an AccessPolicy. A workload's proxie
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
@@ -84,6 +84,11 @@ class Scoped(msgspec.Struct, frozen=True, gc=False):
     virtual_mesh: Ref | None
     """The virtual mesh that tells its proxies only what they may call, None if it does not."""
     hosts: Hosts
+
+    @property
+    def applied(self) -> tuple[Ref, ...]:
+        """Those of *dependencies* that have an effect."""
+        return tuple(each for each in self.dependencies if each not in self.without) if self.hosts else ()
 
     @property
     def hostnames(self) -> tuple[str, ...]:
@@ -234,7 +239,7 @@ class Dependencies:
             dependencies=tuple(hosts),
             without=tuple(each for each, named in hosts.items() if not named),
             virtual_mesh=member.virtual_mesh if member is not None and limited else None,
-            hosts=found[0] if len(found) == 1 else tuple(sorted({host for each in found for host in each})),
+            hosts=_union(found) if caller.labels else (),
         )
 
 
@@ -273,6 +278,10 @@ def _by_cluster(
         yield (scope, cluster), tuple(sorted(found))
 
 
+def _union(found: Sequence[Hosts]) -> Hosts:
+    return found[0] if len(found) == 1 else tuple(sorted({host for each in found for host in each}))
+
+
 def _terms_of_callers(callers: Callers) -> tuple[Term, ...]:
     """Terms of which every workload that *callers* may mean has at least one."""
     if callers.namespaces:
@@ -309,7 +318,7 @@ def _verdicts(_: Fetch, ref: Ref, scoped: Scoped) -> Iterator[tuple[tuple[Ref, R
 
 def _sidecars(_: Fetch, ref: Ref, scoped: Scoped) -> Iterable[tuple[OutputKey, Output]]:
     caller = scoped.caller
-    if not caller.labels or not scoped.hosts:
+    if not scoped.hosts:
         return
     whose: tuple[StatusKey, ...] = parents(ServiceDependency.KIND, *scoped.dependencies)
     subject = ref
