@@ -46,8 +46,11 @@
   - networking.enterprise.mesh.gloo.solo.io
   resources:
   - certificateverifications
+  - routetables
   - servicedependencies
   - virtualdestinations
+  - virtualgateways
+  - virtualhosts
   verbs:
   - get
   - list
@@ -56,8 +59,11 @@
   - networking.enterprise.mesh.gloo.solo.io
   resources:
   - certificateverifications/status
+  - routetables/status
   - servicedependencies/status
   - virtualdestinations/status
+  - virtualgateways/status
+  - virtualhosts/status
   verbs:
   - patch
 - apiGroups:

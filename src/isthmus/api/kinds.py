@@ -11,15 +11,18 @@ from isthmus.api.discovery import Destination, Mesh, Workload
 from isthmus.api.issued_certificate import IssuedCertificate
 from isthmus.api.kubernetes_cluster import KubernetesCluster
 from isthmus.api.pod_bounce_directive import PodBounceDirective
+from isthmus.api.route_table import RouteTable
 from isthmus.api.service_dependency import ServiceDependency
 from isthmus.api.settings import Settings
 from isthmus.api.traffic_policy import TrafficPolicy
 from isthmus.api.virtual_destination import VirtualDestination
+from isthmus.api.virtual_gateway import VirtualGateway
+from isthmus.api.virtual_host import VirtualHost
 from isthmus.api.virtual_mesh import VirtualMesh
 
 POLICIES: tuple[type[Resource], ...] = (
-    VirtualMesh, TrafficPolicy, AccessPolicy, VirtualDestination, ServiceDependency, AccessLogRecord,
-    CertificateVerification, Settings,
+    VirtualMesh, TrafficPolicy, AccessPolicy, VirtualDestination, VirtualGateway, VirtualHost, RouteTable,
+    ServiceDependency, AccessLogRecord, CertificateVerification, Settings,
 )  # fmt: skip
 """What users write on the management cluster."""
 
