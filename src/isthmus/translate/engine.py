@@ -171,7 +171,6 @@ class Engine:
             traffic=self._traffic,
             membership=self._membership,
             endpoints=endpoints,
-            cluster_domains=self._domains,
         )
         self._access = Access(
             graph,

@@ -17,15 +17,26 @@ _STANDARD_APP_PROTOCOLS = {  # KEP-3726, which Istio honours
 }  # fmt: skip
 
 
-def protocol_of(port: ServicePort) -> str:
-    """Istio's name of the protocol of *port*: its appProtocol, else the prefix of its name, else its L4 protocol."""
+_SERVER_FIRST = (25, 53, 3306, 27017)  # there Istio does not wait for what a client says first
+
+
+def spoken_on(port: ServicePort) -> str:
+    """Istio's name of the protocol that TCP *port* says it speaks: its appProtocol, else the prefix of its name.
+
+    Empty where it says none, so that Istio looks at what comes in.
+    """
     if port.app_protocol in _STANDARD_APP_PROTOCOLS:
         return _STANDARD_APP_PROTOCOLS[port.app_protocol]
     spoken = port.app_protocol.lower()
     if not spoken:
         name = port.name.lower()
         spoken = "grpc-web" if name.startswith("grpc-web") else name.partition("-")[0]
-    return _PROTOCOLS.get(spoken, port.protocol or "TCP")
+    return _PROTOCOLS.get(spoken, "TCP" if port.port in _SERVER_FIRST else "")
+
+
+def protocol_of(port: ServicePort) -> str:
+    """Istio's name of the protocol of *port*: what it says it speaks, else its L4 protocol."""
+    return spoken_on(port) or port.protocol or "TCP"
 
 
 def name_of(port: ServicePort | EndpointPort) -> str:
@@ -51,10 +62,4 @@ def is_http(port: ServicePort) -> bool:
 
     Istio looks at what comes in where nothing is said. Source: protocol selection, as above.
     """
-    if not is_tcp(port):
-        return False
-    protocol = protocol_of(port)
-    if protocol != "TCP":
-        return protocol in ("HTTP", "HTTP2", "GRPC", "GRPC-WEB")
-    spoken = port.app_protocol.lower() or port.name.lower().partition("-")[0]
-    return spoken != "tcp"
+    return is_tcp(port) and spoken_on(port) in ("", "HTTP", "HTTP2", "GRPC", "GRPC-WEB")

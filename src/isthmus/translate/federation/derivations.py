@@ -64,6 +64,9 @@ class Federation:
         self.entries: Collection[Ref, tuple[tuple[str, int], ...]] = graph.map(
             "gateway entries", self.gateways, lambda _, gateways: gateways.entries or None
         )
+        self.gateway_namespaces: Collection[Ref, tuple[str, ...]] = graph.map(
+            "gateway namespaces", self.gateways, lambda _, gateways: gateways.namespaces or None
+        )
 
         self.federated: Collection[Ref, Federated] = graph.derive("federated services", services, self._federate)
         self.by_hostname: Index[str, Ref, Federated] = graph.index(
@@ -122,12 +125,12 @@ class Federation:
             return None
         where = service.service
         home = next(mesh for mesh in virtual_mesh.members if mesh.ref == service.mesh)
-        # A revision beside the service's own reads the same root namespace: what lets calls in is written there.
+        # A revision beside the service's own reads the same root namespace; what lets calls in is in the service's.
         targets = tuple(
             mesh
             for mesh in virtual_mesh.members
             if mesh.ref != service.mesh
-            and (mesh.cluster, mesh.root_namespace) != (where.cluster, home.root_namespace)
+            and (mesh.cluster != where.cluster or mesh.root_namespace not in (home.root_namespace, where.namespace))
             and (virtual_mesh.suffix == DEFAULT_SUFFIX or mesh.dns_proxying)
         )
         if not virtual_mesh.everything:

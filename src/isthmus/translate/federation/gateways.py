@@ -27,6 +27,8 @@ class EastWestGateway(msgspec.Struct, frozen=True, gc=False):
     """A gateway in use: its service, and where other meshes reach it."""
 
     destination: Ref
+    namespace: str
+    """Of the service, and so of its pods."""
     selector: dict[str, str]
     port: int
     addresses: tuple[str, ...]
@@ -57,6 +59,11 @@ class MeshGateways(msgspec.Struct, frozen=True, gc=False):
     def entries(self) -> tuple[tuple[str, int], ...]:
         """Every (address, port) at which the mesh is entered, each once, sorted."""
         return tuple(sorted({(address, gate.external_port) for gate in self.gateways for address in gate.addresses}))
+
+    @property
+    def namespaces(self) -> tuple[str, ...]:
+        """Where the gateways' pods are; sorted."""
+        return tuple(sorted({gateway.namespace for gateway in self.gateways}))
 
 
 def terms_of_candidate(service: ServiceFacts) -> Iterator[Term]:
@@ -158,6 +165,7 @@ def _gateway(service: ServiceFacts, port_name: str) -> EastWestGateway | str:
         return f"ingress gateway Service {service.service.key} has no node port yet for its port {port_name}"
     return EastWestGateway(
         destination=service.ref,
+        namespace=service.service.namespace,
         selector=service.selector,
         port=port.port,
         addresses=service.external_addresses,

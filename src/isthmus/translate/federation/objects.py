@@ -22,9 +22,7 @@ Pairs = tuple[tuple[str, str], ...]
 """Labels, sorted."""
 
 CLUSTER_LABEL = "cluster"
-# Without it Istio takes a ServiceEntry's endpoint for one without a sidecar, and the gateway's SNI cluster stays empty.
-MUTUAL_TLS = {"security.istio.io/tlsMode": "istio"}
-_ISTIO_MUTUAL = istio.ClientTls(mode="ISTIO_MUTUAL")
+ISTIO_MUTUAL = istio.ClientTls(mode="ISTIO_MUTUAL")
 
 
 class LabelShare(msgspec.Struct, frozen=True, gc=False):
@@ -80,13 +78,12 @@ def gateway_endpoints(
     )
 
 
-def pod_endpoints(
-    federated: Federated, facts: EndpointFacts, extra_labels: dict[str, str]
-) -> tuple[istio.WorkloadEntry, ...]:
+def pod_endpoints(federated: Federated, facts: EndpointFacts) -> tuple[istio.WorkloadEntry, ...]:
     """Endpoints at the pods themselves, with the pods' labels."""
+    cluster = {CLUSTER_LABEL: federated.service.service.cluster}
     names = {name_of(port) for port in federated.service.ports if is_tcp(port)}
     return tuple(
-        istio.WorkloadEntry(address=endpoint.ip_address, ports=ports, labels={**endpoint.labels, **extra_labels})
+        istio.WorkloadEntry(address=endpoint.ip_address, ports=ports, labels={**endpoint.labels, **cluster})
         for subset in facts.subsets
         if (ports := {name_of(port): port.port for port in subset.ports if name_of(port) in names})
         for endpoint in subset.endpoints
@@ -135,7 +132,7 @@ def remote_rule(
         spec=istio.DestinationRuleSpec(
             host=federated.hostname,
             traffic_policy=istio.DestinationTraffic(
-                tls=_ISTIO_MUTUAL,
+                tls=ISTIO_MUTUAL,
                 connection_pool=_connection_pool(federated.keepalive),
                 outlier_detection=outliers,
             ),
@@ -149,51 +146,6 @@ def _connection_pool(keepalive: TcpKeepalive | None) -> istio.ConnectionPool | N
         return None
     settings = istio.TcpKeepalive(probes=keepalive.probes, time=keepalive.time, interval=keepalive.interval)
     return istio.ConnectionPool(tcp=istio.TcpSettings(tcp_keepalive=settings))
-
-
-def local_entry(
-    federated: Federated, facts: EndpointFacts | None, local_fqdn: str, annotations: dict[str, str]
-) -> istio.ServiceEntry:
-    """The ServiceEntry beside the gateway of the service's own mesh, which tells it where calls by SNI go on to.
-
-    A service with more endpoints than discovery lists is reached at its cluster IP instead: the gateway passes TLS
-    through, so kube-proxy may choose the pod.
-    """
-    ports = tuple(istio_port(port) for port in federated.service.ports if is_tcp(port))
-    if facts is not None and facts.counted is not None:
-        resolution = "DNS"
-        endpoints: tuple[istio.WorkloadEntry, ...] = (
-            istio.WorkloadEntry(
-                address=local_fqdn, ports={port.name: port.number for port in ports}, labels=MUTUAL_TLS
-            ),
-        )
-    else:
-        resolution = "STATIC"
-        endpoints = () if facts is None else pod_endpoints(federated, facts, MUTUAL_TLS)
-    return istio.ServiceEntry(
-        metadata=metadata(federated.hostname, federated.home.root_namespace, annotations),
-        spec=istio.ServiceEntrySpec(
-            hosts=(federated.hostname,),
-            ports=ports,
-            location="MESH_INTERNAL",
-            resolution=resolution,
-            endpoints=endpoints,
-            export_to=(".",),
-        ),
-    )
-
-
-def local_rule(federated: Federated, wanted: tuple[Pairs, ...], annotations: dict[str, str]) -> istio.DestinationRule:
-    """The DestinationRule beside the local entry, by which the gateway tells subsets apart. Only needed if any are."""
-    return istio.DestinationRule(
-        metadata=metadata(federated.hostname, federated.home.root_namespace, annotations),
-        spec=istio.DestinationRuleSpec(
-            host=federated.hostname,
-            traffic_policy=istio.DestinationTraffic(tls=_ISTIO_MUTUAL),
-            subsets=subsets(wanted),
-            export_to=(".",),
-        ),
-    )
 
 
 def passthrough_gateway(

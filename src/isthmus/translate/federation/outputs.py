@@ -8,14 +8,16 @@ from isthmus.api.virtual_mesh import VirtualMesh
 from isthmus.flow import Collection, Fetch, Graph
 from isthmus.istio.objects import IstioObject, OutlierDetection
 from isthmus.model.ref import Ref
-from isthmus.translate.facts import DEFAULT_CLUSTER_DOMAIN, EndpointFacts, local_fqdn
+from isthmus.translate.facts import EndpointFacts
 from isthmus.translate.federation import objects
 from isthmus.translate.federation.derivations import Federation
 from isthmus.translate.federation.gateways import MeshGateways
+from isthmus.translate.federation.local import Asked, local_entry, local_rule, reads_endpoints
 from isthmus.translate.federation.objects import Federated, LabelShare, Pairs
 from isthmus.translate.membership import Membership
 from isthmus.translate.output import Output, OutputKey
 from isthmus.translate.parents import parents, parents_annotation
+from isthmus.translate.ports import is_tcp
 from isthmus.translate.traffic.derivations import Traffic, labels_of
 from isthmus.translate.traffic.fields import Field
 
@@ -31,13 +33,11 @@ class FederationOutputs:
         traffic: Traffic,
         membership: Membership,
         endpoints: Collection[Ref, EndpointFacts],
-        cluster_domains: Collection[str, str],
     ) -> None:
         self._federation = federation
         self._traffic = traffic
         self._membership = membership
         self._endpoints = endpoints
-        self._cluster_domains = cluster_domains
         self._wanted: Collection[Ref, tuple[Pairs, ...]] = graph.derive(
             "wanted subsets", federation.federated, self._wanted_subsets
         )
@@ -64,8 +64,7 @@ class FederationOutputs:
         service = federated.service.service
         if federated.flat_network:
             facts = fetch.get(self._endpoints, ref)
-            cluster = {objects.CLUSTER_LABEL: service.cluster}
-            endpoints = objects.pod_endpoints(federated, facts, cluster) if facts else ()
+            endpoints = objects.pod_endpoints(federated, facts) if facts else ()
         else:
             entries = fetch.get(self._federation.entries, federated.service.mesh)
             if entries is None:
@@ -94,16 +93,20 @@ class FederationOutputs:
     def _local_outputs(self, fetch: Fetch, ref: Ref, federated: Federated) -> Iterable[tuple[OutputKey, Output]]:
         if federated.flat_network or self._federation.known_abroad(fetch, ref) is None:
             return
+        service = federated.service
+        gateways = fetch.get(self._federation.gateway_namespaces, service.mesh)
+        if gateways is None:
+            return
         whose = parents(VirtualMesh.KIND, federated.virtual_mesh)
-        cluster = federated.service.service.cluster
-        domain = fetch.get(self._cluster_domains, cluster) or DEFAULT_CLUSTER_DOMAIN
-        fqdn = local_fqdn(federated.service.service, domain)
-        entry = objects.local_entry(federated, fetch.get(self._endpoints, ref), fqdn, parents_annotation(whose))
-        yield OutputKey(cluster, entry.key), Output(entry, whose, ref)
+        annotation = parents_annotation(whose)
+        asked = (Asked(port.port, port) for port in service.ports if is_tcp(port))
+        facts = fetch.get(self._endpoints, ref) if reads_endpoints(service) else None
+        entry = local_entry(federated.hostname, service, asked, facts, gateways, annotation)
+        yield OutputKey(service.service.cluster, entry.key), Output(entry, whose, ref)
         wanted = fetch.get(self._wanted, ref)
         if wanted:
-            rule = objects.local_rule(federated, wanted, parents_annotation(whose))
-            yield OutputKey(cluster, rule.key), Output(rule, whose, ref)
+            rule = local_rule(federated.hostname, service, wanted, gateways, annotation)
+            yield OutputKey(service.service.cluster, rule.key), Output(rule, whose, ref)
 
     def _gateway_outputs(self, fetch: Fetch, ref: Ref, gateways: MeshGateways) -> Iterable[tuple[OutputKey, Output]]:
         member = fetch.get(self._membership.member, ref)

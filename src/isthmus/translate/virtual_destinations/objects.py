@@ -16,7 +16,8 @@ from isthmus.istio import objects as istio
 from isthmus.model.names import sanitize
 from isthmus.model.ref import Ref
 from isthmus.translate.facts import EndpointFacts, MeshFacts, ServiceFacts
-from isthmus.translate.federation.objects import MUTUAL_TLS, Pairs, metadata, subset_name
+from isthmus.translate.federation.local import MUTUAL_TLS
+from isthmus.translate.federation.objects import Pairs, metadata, subset_name
 from isthmus.translate.virtual_destinations.facts import VirtualDestinationFacts, VirtualPort
 
 
@@ -129,29 +130,6 @@ def entry(
     )
 
 
-def alias_entry(
-    virtual: VirtualDestinationFacts,
-    namespace: str,
-    alias: str,
-    endpoints: tuple[istio.WorkloadEntry, ...],
-    annotations: dict[str, str],
-    *,
-    by_name: bool,
-) -> istio.ServiceEntry:
-    """The ServiceEntry beside a gateway, which tells it where calls by SNI go on to."""
-    return istio.ServiceEntry(
-        metadata=metadata(alias, namespace, annotations),
-        spec=istio.ServiceEntrySpec(
-            hosts=(alias,),
-            ports=_ports(virtual),
-            location="MESH_INTERNAL",
-            resolution="DNS" if by_name else "STATIC",
-            endpoints=endpoints,
-            export_to=(".",),
-        ),
-    )
-
-
 def rule(
     virtual: VirtualDestinationFacts,
     namespace: str,
@@ -172,25 +150,6 @@ def rule(
                 istio.Subset(name=name, labels=dict(labels), traffic_policy=_traffic(virtual, alias, name))
                 for labels, name in sorted(((labels, subset_name(labels)) for labels in wanted), key=lambda s: s[1])
             ),
-        ),
-    )
-
-
-def alias_rule(
-    namespace: str, alias: str, wanted: Sequence[Pairs], annotations: dict[str, str]
-) -> istio.DestinationRule:
-    """The DestinationRule beside a gateway, by which it tells subsets apart. Only needed if there are any."""
-    return istio.DestinationRule(
-        metadata=metadata(alias, namespace, annotations),
-        spec=istio.DestinationRuleSpec(
-            host=alias,
-            traffic_policy=istio.DestinationTraffic(tls=istio.ClientTls(mode="ISTIO_MUTUAL")),
-            subsets=tuple(
-                sorted(
-                    (istio.Subset(name=subset_name(each), labels=dict(each)) for each in wanted), key=lambda s: s.name
-                )
-            ),
-            export_to=(".",),
         ),
     )
 

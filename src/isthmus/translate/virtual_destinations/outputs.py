@@ -10,7 +10,8 @@ from isthmus.istio import objects as istio
 from isthmus.model.ref import Ref
 from isthmus.translate.facts import DEFAULT_CLUSTER_DOMAIN, EndpointFacts, local_fqdn
 from isthmus.translate.federation.derivations import Federation
-from isthmus.translate.federation.objects import MUTUAL_TLS, Pairs
+from isthmus.translate.federation.local import MUTUAL_TLS, Asked, local_entry, local_rule, reads_endpoints
+from isthmus.translate.federation.objects import Pairs
 from isthmus.translate.output import Output, OutputKey
 from isthmus.translate.parents import parents, parents_annotation
 from isthmus.translate.traffic.derivations import Traffic, labels_of
@@ -61,13 +62,27 @@ class VirtualDestinationOutputs:
             ):
                 yield OutputKey(cluster, made.key), Output(made, whose, mesh_ref)
         for backing in resolved.backings if not resolved.flat_network and len(clusters) > 1 else ():
-            cluster, namespace = backing.mesh.cluster, backing.mesh.root_namespace
-            pods, by_name = self._pods(fetch, resolved, backing)
-            entry = objects.alias_entry(resolved.facts, namespace, resolved.alias, pods, annotations, by_name=by_name)
-            yield OutputKey(cluster, entry.key), Output(entry, whose, backing.mesh.ref)
-            if abroad:
-                rule = objects.alias_rule(namespace, resolved.alias, abroad, annotations)
-                yield OutputKey(cluster, rule.key), Output(rule, whose, backing.mesh.ref)
+            for local in self._behind_gateways(fetch, resolved, backing, abroad, annotations):
+                yield OutputKey(backing.mesh.cluster, local.key), Output(local, whose, backing.mesh.ref)
+
+    def _behind_gateways(
+        self,
+        fetch: Fetch,
+        resolved: Resolved,
+        backing: Backing,
+        wanted: tuple[Pairs, ...],
+        annotations: dict[str, str],
+    ) -> Iterable[istio.IstioObject]:
+        """What the gateways of one service's mesh need to pass calls of other clusters on."""
+        gateways = fetch.get(self._federation.gateway_namespaces, backing.mesh.ref)
+        if gateways is None:
+            return
+        service = backing.service
+        asked = (Asked(port.number, found) for port in resolved.facts.ports if (found := port.of(service.ports)))
+        facts = fetch.get(self._endpoints, service.ref) if reads_endpoints(service) else None
+        yield local_entry(resolved.alias, service, asked, facts, gateways, annotations)
+        if wanted:
+            yield local_rule(resolved.alias, service, wanted, gateways, annotations)
 
     def _seen_from(
         self, fetch: Fetch, resolved: Resolved, cluster: str, wanted: tuple[Pairs, ...]
