@@ -66,7 +66,7 @@ class RetryPolicy(ApiStruct, frozen=True):
     """What happens when a request fails."""
 
     attempts: Int32 = 0
-    """How often it is tried again."""
+    """How often it is tried again: when there is no answer, none in time, or 502, 503 or 504."""
     per_try_timeout: Duration = ""
     """Time limit of each try, at least 1ms."""
 

@@ -295,6 +295,7 @@ class HttpRetry(_Message, frozen=True):
 
     attempts: int
     per_try_timeout: str = ""
+    retry_on: str = ""
 
 
 class CorsPolicy(_Message, frozen=True):

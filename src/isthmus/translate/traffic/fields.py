@@ -31,6 +31,12 @@ from isthmus.translate.federation.objects import Pairs
 
 POLICY = "spec.policy"
 LONGEST_REGEX = 1024  # characters; Istio refuses more
+RETRIED = "gateway-error,connect-failure,refused-stream,unavailable,cancelled"
+"""What is tried again. By default Istio leaves out what a user who asks for retries means: an attempt that takes too
+long, and answers 502, 503 (until 1.9 it had that) and 504.
+
+Source: https://www.envoyproxy.io/docs/envoy/latest/configuration/http/http_filters/router_filter#x-envoy-retry-on
+"""
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "CONNECT", "OPTIONS", "TRACE", "*")
 PSEUDO_HEADERS = (":method", ":scheme", ":authority", ":path", ":status")
 OUTLIERS = OutlierDetection(
@@ -180,7 +186,11 @@ def _fault(fault: FaultInjection) -> istio.HttpFault | None:
 
 
 def _retries(retries: RetryPolicy) -> istio.HttpRetry:
-    return istio.HttpRetry(attempts=retries.attempts, per_try_timeout=retries.per_try_timeout)
+    return istio.HttpRetry(
+        attempts=retries.attempts,
+        per_try_timeout=retries.per_try_timeout,
+        retry_on=RETRIED if retries.attempts else "",  # Istio refuses it beside no attempts
+    )
 
 
 def _cors(cors: CorsPolicy) -> istio.CorsPolicy:
