@@ -124,26 +124,29 @@ def problems_of(spec: TrafficPolicySpec) -> tuple[Problem, ...]:
     """What is wrong with *spec* whatever destinations there are."""
     found: list[Problem] = []
     for i, matcher in enumerate(spec.http_request_matchers):
-        found += _matcher_problems(matcher, f"spec.httpRequestMatchers[{i}]")
-    policy = spec.policy
-    if policy is None:
-        return tuple(found)
-    if policy.traffic_shift is not None:
-        found += _shift_problems(policy.traffic_shift, f"{POLICY}.trafficShift")
-    if policy.fault_injection is not None:
-        found += _fault_problems(policy.fault_injection, f"{POLICY}.faultInjection")
-    found += _duration_problems(policy.request_timeout, f"{POLICY}.requestTimeout")
-    if policy.retries is not None:
-        found += _retry_problems(policy.retries, f"{POLICY}.retries")
-    if policy.cors_policy is not None:
-        found += _cors_problems(policy.cors_policy, f"{POLICY}.corsPolicy")
-    if policy.mirror is not None:
-        found += _mirror_problems(policy.mirror, f"{POLICY}.mirror")
-    if policy.header_manipulation is not None:
-        found += _header_problems(policy.header_manipulation, f"{POLICY}.headerManipulation")
-    if policy.outlier_detection is not None:
-        found += outlier_problems(policy.outlier_detection, f"{POLICY}.outlierDetection")
+        found += matcher_problems(matcher, f"spec.httpRequestMatchers[{i}]")
+    if spec.policy is not None:
+        found += policy_problems(spec.policy, POLICY)
     return tuple(found)
+
+
+def policy_problems(policy: Policy, path: str) -> Iterator[Problem]:
+    """What is wrong with *policy*, which is at field path *path*."""
+    if policy.traffic_shift is not None:
+        yield from _shift_problems(policy.traffic_shift, f"{path}.trafficShift")
+    if policy.fault_injection is not None:
+        yield from _fault_problems(policy.fault_injection, f"{path}.faultInjection")
+    yield from _duration_problems(policy.request_timeout, f"{path}.requestTimeout")
+    if policy.retries is not None:
+        yield from _retry_problems(policy.retries, f"{path}.retries")
+    if policy.cors_policy is not None:
+        yield from _cors_problems(policy.cors_policy, f"{path}.corsPolicy")
+    if policy.mirror is not None:
+        yield from _mirror_problems(policy.mirror, f"{path}.mirror")
+    if policy.header_manipulation is not None:
+        yield from _header_problems(policy.header_manipulation, f"{path}.headerManipulation")
+    if policy.outlier_detection is not None:
+        yield from outlier_problems(policy.outlier_detection, f"{path}.outlierDetection")
 
 
 # --- values -----------------------------------------------------------------------------------------------------------
@@ -241,7 +244,8 @@ def outlier_detection(outliers: OutlierDetection, defaults: OutlierDetection = O
 # --- problems ---------------------------------------------------------------------------------------------------------
 
 
-def _matcher_problems(matcher: HttpMatcher, path: str) -> Iterator[Problem]:
+def matcher_problems(matcher: HttpMatcher, path: str) -> Iterator[Problem]:
+    """What is wrong with *matcher*, which is at field path *path*."""
     if matcher.uri is not None:
         yield from _match_problems(matcher.uri, f"{path}.uri")
     if matcher.method and not _TOKEN.fullmatch(matcher.method):
