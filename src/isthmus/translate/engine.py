@@ -43,6 +43,7 @@ from isthmus.translate.federation.outputs import FederationOutputs
 from isthmus.translate.membership import DEFAULT_SUFFIX, Membership
 from isthmus.translate.output import Output, OutputKey, StatusKey, Translation
 from isthmus.translate.ports import is_tcp
+from isthmus.translate.sources import Sources, callers_of, senders_of
 from isthmus.translate.statuses import (
     MAX_LISTED_DESTINATIONS,
     DestinationApprovals,
@@ -212,6 +213,10 @@ class Engine:
             *self._trust.outputs,
         )
 
+        sources = Sources(graph, callers=self._dependencies.callers, membership=self._membership)
+        self._senders = sources.of("traffic policies", self._traffic_policies, self._traffic.applied, senders_of)
+        self._callers = sources.of("access policies", self._access.facts, self._access.applied, callers_of)
+
         # Statuses are one more output. Those of virtual meshes list all their destinations, so what goes into them is
         # kept up to date here, and put together only when somebody asks.
         self._mesh_statuses = graph.derive("mesh statuses", self._mesh_facts, self._mesh_status)
@@ -235,7 +240,12 @@ class Engine:
             Workload.KIND: [self._workload_statuses.tap()],
             CertificateVerification.KIND: [self._verifications.tap()],
             **{kind: [self._sources[kind].tap()] for kind in (Settings.KIND, AccessLogRecord.KIND)},
-            AccessPolicy.KIND: [self._access_policies.tap(), self._access.missing.tap(), self._access.verdicts.tap()],
+            AccessPolicy.KIND: [
+                self._access_policies.tap(),
+                self._access.missing.tap(),
+                self._access.verdicts.tap(),
+                self._callers.tap(),
+            ],
             ServiceDependency.KIND: [
                 self._service_dependencies.tap(),
                 self._dependencies.missing.tap(),
@@ -250,6 +260,7 @@ class Engine:
                 self._traffic_policies.tap(),
                 self._traffic.missing.tap(),
                 self._traffic.verdicts.tap(),
+                self._senders.tap(),
             ],
             VirtualMesh.KIND: [
                 self._virtual_meshes.tap(),
@@ -498,7 +509,8 @@ class Engine:
         missing = [service for _, service in self._traffic.missing.get(key.ref) or ()]
         verdicts = {destination: found for (_, destination), found in self._traffic.verdicts.get(key.ref) or ()}
         failures = {error.subject: _failure(output, error) for output, error in self._errors_by_parent.get(key) or ()}
-        return traffic_policy_status(policy, problems, missing, verdicts, failures)
+        workloads = self._senders.get(key.ref) or ()
+        return traffic_policy_status(policy, problems, missing, verdicts, failures, workloads)
 
     def _access_policy_status(self, key: StatusKey) -> AccessPolicyStatus | None:
         policy = self._access_policies.get(key.ref)
@@ -508,7 +520,8 @@ class Engine:
         missing = [service for _, service in self._access.missing.get(key.ref) or ()]
         verdicts = {destination: found for (_, destination), found in self._access.verdicts.get(key.ref) or ()}
         failures = {error.subject: _failure(output, error) for output, error in self._errors_by_parent.get(key) or ()}
-        return access_policy_status(policy, problems, missing, verdicts, failures)
+        workloads = self._callers.get(key.ref) or ()
+        return access_policy_status(policy, problems, missing, verdicts, failures, workloads)
 
     def _service_dependency_status(self, key: StatusKey) -> ServiceDependencyStatus | None:
         dependency = self._service_dependencies.get(key.ref)

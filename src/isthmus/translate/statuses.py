@@ -38,6 +38,7 @@ from isthmus.translate.facts import MeshFacts
 from isthmus.translate.federation.derivations import Outcome
 from isthmus.translate.federation.gateways import MeshGateways
 from isthmus.translate.federation.objects import Federated
+from isthmus.translate.sources import MAX_LISTED_WORKLOADS
 from isthmus.translate.trust.facts import RootFacts
 from isthmus.translate.virtual_destinations.derivations import Resolved
 
@@ -144,9 +145,11 @@ def traffic_policy_status(
     missing: Sequence[Ref],
     verdicts: Mapping[Ref, ApprovalStatus],
     failures: Mapping[Ref, str],
+    workloads: tuple[Ref, ...],
 ) -> TrafficPolicyStatus:
     """Status of a traffic policy: *problems* of its own, services it names that are not there, and what became of it.
 
+    *workloads* are those whose requests it is about, the first of very many.
     A policy with a problem of its own has no effect at all; one that has a problem on a destination serves the others.
     """
     spec = policy.spec
@@ -156,12 +159,15 @@ def traffic_policy_status(
     )
     if not problems and not outcome.found and not missing and (spec.destination_selector or not spec.route_selector):
         warnings += ("selects no destination",)
+    if spec.source_selector and outcome.found and not workloads:
+        warnings += ("spec.sourceSelector selects no workload that can call its destinations",)
     return TrafficPolicyStatus(
         observed_generation=policy.metadata.generation,
         state=outcome.state,
         errors=outcome.errors,
-        warnings=warnings + outcome.cut(),
+        warnings=warnings + outcome.cut() + _cut(workloads),
         destinations=outcome.listed,
+        workloads=_listed(workloads),
     )
 
 
@@ -171,9 +177,11 @@ def access_policy_status(
     missing: Sequence[Ref],
     verdicts: Mapping[Ref, ApprovalStatus],
     failures: Mapping[Ref, str],
+    workloads: tuple[Ref, ...],
 ) -> AccessPolicyStatus:
     """Status of an access policy: *problems* of its own, services it names that are not there, and what became of it.
 
+    *workloads* are those that it allows to call, the first of very many.
     A policy with a problem of its own allows nobody.
     """
     spec = policy.spec
@@ -189,8 +197,9 @@ def access_policy_status(
         observed_generation=policy.metadata.generation,
         state=outcome.state,
         errors=outcome.errors,
-        warnings=warnings + outcome.cut(),
+        warnings=warnings + outcome.cut() + _cut(workloads),
         destinations=outcome.listed,
+        workloads=_listed(workloads),
     )
 
 
@@ -229,6 +238,16 @@ def workload_status(scoped: Scoped | None, dependencies: Sequence[ServiceDepende
         ),
         warnings=(f"destinationHostnames lists {len(shown)} of {len(hostnames)}",) if shown != hostnames else (),
     )
+
+
+def _listed(workloads: tuple[Ref, ...]) -> tuple[str, ...]:
+    return tuple(workload.key for workload in workloads[:MAX_LISTED_WORKLOADS])
+
+
+def _cut(workloads: tuple[Ref, ...]) -> tuple[str, ...]:
+    if len(workloads) <= MAX_LISTED_WORKLOADS:
+        return ()
+    return (f"status.workloads lists the first {MAX_LISTED_WORKLOADS} workloads",)
 
 
 class _Outcome(msgspec.Struct, frozen=True):

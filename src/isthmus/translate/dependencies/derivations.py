@@ -144,7 +144,7 @@ class Dependencies:
         )
         grants = graph.expand("callers of access policies", access.facts, _grants)
         self._grants_by_term = graph.index(
-            "callers of access policies by term", grants, lambda _, each: _terms_of_callers(each.callers)
+            "callers of access policies by term", grants, lambda _, each: terms_of_callers(each.callers)
         )
 
         depended = graph.expand("services that are depended on", services, self._depended)
@@ -152,11 +152,11 @@ class Dependencies:
         self._hosts_of_dependency = self._hosts(graph, "service dependencies", depended)
         self._hosts_of_policy = self._hosts(graph, "access policies", allowed)
 
-        self._facts: Collection[Ref, CallerFacts] = graph.map("callers", workloads, caller_facts)
+        self.callers: Collection[Ref, CallerFacts] = graph.map("callers", workloads, caller_facts)
         self._by_controller: Index[Ref, Ref, CallerFacts] = graph.index(
-            "callers by controller", self._facts, lambda _, caller: (caller.controller,)
+            "callers by controller", self.callers, lambda _, caller: (caller.controller,)
         )
-        self.scoped: Collection[Ref, Scoped] = graph.derive("scoped proxies", self._facts, self._scope)
+        self.scoped: Collection[Ref, Scoped] = graph.derive("scoped proxies", self.callers, self._scope)
         verdicts = graph.expand("verdicts on service dependencies", self.scoped, _verdicts)
         self.verdicts: Index[Ref, tuple[Ref, Ref], ApprovalStatus] = graph.index(
             "verdicts by service dependency", verdicts, lambda key, _: (key[0],)
@@ -227,7 +227,7 @@ class Dependencies:
                 grant.policy
                 for term in terms
                 for _, grant in fetch.group(self._grants_by_term, term)
-                if _may_be(grant.callers, caller)
+                if may_be(grant.callers, caller)
             }
             found += filter(None, (fetch.get(self._hosts_of_policy, (each, cluster)) for each in sorted(policies)))
         if not dependencies and not found:
@@ -282,7 +282,7 @@ def _union(found: Sequence[Hosts]) -> Hosts:
     return found[0] if len(found) == 1 else tuple(sorted({host for each in found for host in each}))
 
 
-def _terms_of_callers(callers: Callers) -> tuple[Term, ...]:
+def terms_of_callers(callers: Callers) -> tuple[Term, ...]:
     """Terms of which every workload that *callers* may mean has at least one."""
     if callers.namespaces:
         return tuple(("namespace", namespace) for namespace in callers.namespaces)
@@ -291,7 +291,7 @@ def _terms_of_callers(callers: Callers) -> tuple[Term, ...]:
     return (EVERYTHING,)
 
 
-def _may_be(callers: Callers, caller: CallerFacts) -> bool:
+def may_be(callers: Callers, caller: CallerFacts) -> bool:
     """Whether *callers* mean the identity of *caller*. Tokens come with requests, so whoever may show one counts."""
     where = caller.controller
     of_account = not callers.accounts or any(

@@ -96,8 +96,8 @@ class Traffic:
         self.missing: Index[Ref, tuple[Ref, str], Ref] = graph.index(
             "traffic policy references to no service by policy", missing, lambda key, _: (key[0],)
         )
-        applied: Collection[Ref, Applied] = graph.derive("applied traffic policies", services, self._apply)
-        self.routed: Collection[Ref, Routed] = graph.derive("routings", applied, self._route)
+        self.applied: Collection[Ref, Applied] = graph.derive("applied traffic policies", services, self._apply)
+        self.routed: Collection[Ref, Routed] = graph.derive("routings", self.applied, self._route)
         uses = graph.expand("subsets in routes", self.routed, _uses)
         self._uses: Index[tuple[str, Ref], tuple[Ref, str, Use], Use] = graph.index(
             "subsets in routes by cluster and service", uses, lambda key, use: ((key[1], use.service),)
