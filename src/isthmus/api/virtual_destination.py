@@ -51,11 +51,21 @@ class BackingDestination(ApiStruct, frozen=True):
     """A Kubernetes service."""
 
 
-class StaticFailover(ApiStruct, frozen=True):
-    """Destinations in a fixed order."""
+class StaticDestination(ApiStruct, frozen=True):
+    """A service behind a hostname, at its place in a fixed order."""
 
-    destinations: tuple[BackingDestination, ...] = ()
-    """The destinations, the preferred one first; at least one."""
+    kube_service: ClusterObjectRef | None = None
+    """A Kubernetes service; required."""
+    weight: UInt32 = 0
+    """Share of the calls, relative to the others: then nothing comes first. For all destinations, or for none.
+    An addition of ours."""
+
+
+class StaticFailover(ApiStruct, frozen=True):
+    """Destinations in a fixed order, or with fixed shares."""
+
+    destinations: tuple[StaticDestination, ...] = ()
+    """The destinations, the preferred one first, at most one per cluster; at least one."""
 
 
 class Locality(ApiStruct, frozen=True):

@@ -136,6 +136,8 @@ class LocalityLb(_Message, frozen=True):
 
     enabled: bool
     failover: tuple[Failover, ...] = ()
+    failover_priority: tuple[str, ...] = ()
+    """Labels as ``name=value``. Endpoints with all of them come first, then those that lack the last, and so on."""
 
 
 class LoadBalancer(_Message, frozen=True):

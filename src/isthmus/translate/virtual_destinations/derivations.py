@@ -42,6 +42,7 @@ class Resolved(msgspec.Struct, frozen=True, gc=False):
     meshes: tuple[MeshFacts, ...]
     """Who sees the host name."""
     backings: tuple[Backing, ...]
+    """Those of a fixed order in that order."""
     errors: tuple[str, ...]
     later: tuple[str, ...]
     """What is not there yet."""
@@ -223,7 +224,7 @@ class VirtualDestinations:
             errors.append(f"VirtualMesh {group.ref.key} does not federate, so clusters do not reach each other")
         if not found:
             later.append("selects no destination")
-        return tuple(sorted(found, key=lambda backing: backing.service.ref))
+        return tuple(sorted(found, key=lambda each: (facts.place_of(each.service.service), each.service.ref)))
 
     def _claim(
         self,
@@ -255,10 +256,13 @@ class VirtualDestinations:
 
 
 def _rules(_: Fetch, ref: Ref, virtual: VirtualDestination) -> Iterable[tuple[tuple[Ref, str], VirtualRule]]:
-    localized = virtual.spec.localized
-    if localized is None or not localized.destination_selectors:
-        return
-    for i, rule in enumerate(rules_of(localized.destination_selectors)):
+    localized, static = virtual.spec.localized, virtual.spec.static
+    rules: Iterable[Rule] = ()
+    if static is not None:
+        rules = (each.kube_service.ref for each in static.destinations if each.kube_service is not None)
+    elif localized is not None and localized.destination_selectors:
+        rules = rules_of(localized.destination_selectors)
+    for i, rule in enumerate(rules):
         yield (ref, rule.key if isinstance(rule, Ref) else f"{i}"), VirtualRule(ref, rule)
 
 

@@ -11,6 +11,7 @@ from isthmus.api.common import OutlierDetection
 from isthmus.api.discovery import ServicePort
 from isthmus.api.virtual_destination import (
     LocalizedFailover,
+    StaticFailover,
     VirtualDestination,
     VirtualDestinationPort,
     VirtualDestinationSpec,
@@ -27,6 +28,7 @@ OUTLIERS = OutlierDetection(
 )  # Source: reference, VirtualDestination.
 PROTOCOLS = ("HTTP", "HTTPS", "GRPC", "HTTP2", "MONGO", "TCP", "TLS")
 LARGEST_PORT = 65535
+MOST_WEIGHT = 1000
 MAX_HOSTNAME, MAX_LABEL = 253, 63  # RFC 1035
 
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
@@ -60,6 +62,13 @@ class VirtualPort(msgspec.Struct, frozen=True, gc=False):
         return None
 
 
+class StaticTarget(msgspec.Struct, frozen=True, gc=False):
+    """A service that has a fixed place behind a host name; weight 0: it has no share, the order counts."""
+
+    service: Ref
+    weight: int
+
+
 class VirtualDestinationFacts(msgspec.Struct, frozen=True, gc=False):
     """A VirtualDestination that has no fault of its own."""
 
@@ -73,6 +82,17 @@ class VirtualDestinationFacts(msgspec.Struct, frozen=True, gc=False):
     outliers: istio.OutlierDetection
     failover: tuple[tuple[str, str], ...]
     """Regions, and the region that follows each."""
+    static: tuple[StaticTarget, ...]
+    """In their order; none: the nearest come first."""
+
+    @property
+    def shared(self) -> bool:
+        """Whether calls are shared by weight, so that nothing comes first."""
+        return any(target.weight for target in self.static)
+
+    def place_of(self, service: Ref) -> int:
+        """Where *service* comes among the static destinations, from 0."""
+        return next((i for i, target in enumerate(self.static) if target.service == service), 0)
 
 
 def virtual_destination_facts(virtual: VirtualDestination) -> VirtualDestinationFacts:
@@ -91,6 +111,11 @@ def virtual_destination_facts(virtual: VirtualDestination) -> VirtualDestination
             (directive.from_.region, directive.to[0].region)
             for directive in localized.failover_directives
             if directive.to
+        ),
+        static=tuple(
+            StaticTarget(each.kube_service.ref, each.weight)
+            for each in (spec.static.destinations if spec.static is not None else ())
+            if each.kube_service is not None
         ),
     )
 
@@ -150,8 +175,7 @@ def _problems(spec: VirtualDestinationSpec) -> Iterator[Problem]:
         message = "nobody would see the host name: name a virtualMesh, or meshes in meshList"
         yield Problem("spec", "MissingField", message)
     if spec.static is not None:
-        message = "a fixed order of destinations is not acted on by this version: use localized"
-        yield Problem("spec.static", "NotImplemented", message)
+        yield from _static_problems(spec.static)
     elif spec.localized is None:
         yield Problem("spec.localized", "MissingField", "nothing is behind the host name: say which destinations are")
     elif not spec.localized.destination_selectors:
@@ -167,3 +191,23 @@ def _problems(spec: VirtualDestinationSpec) -> Iterator[Problem]:
                 yield Problem(path, "MissingField", "needs a region in from, and in each of at least one to")
             elif directive.from_.region == regions[1]:
                 yield Problem(path, "Contradiction", f"region {regions[1]} cannot follow itself")
+
+
+def _static_problems(static: StaticFailover) -> Iterator[Problem]:
+    path = "spec.static.destinations"
+    if not static.destinations:
+        yield Problem(path, "MissingField", "is empty: name the destinations that are behind the host name, in order")
+    named: set[Ref] = set()
+    for i, each in enumerate(static.destinations):
+        found = each.kube_service.ref if each.kube_service is not None else Ref("", "", "")
+        if not (found.name and found.namespace and found.cluster):
+            message = "malformed kubeService: needs name, namespace and clusterName"
+            yield Problem(f"{path}[{i}].kubeService", "MalformedReference", message)
+        elif found in named:
+            yield Problem(f"{path}[{i}].kubeService", "Duplicate", f"{found.key} is named twice")
+        named.add(found)
+        if each.weight > MOST_WEIGHT:
+            yield Problem(f"{path}[{i}].weight", "OutOfRange", f"{each.weight} is more than {MOST_WEIGHT}")
+    if len({bool(each.weight) for each in static.destinations}) > 1:
+        message = "some have a weight and some have none: give one to each, or to none for a fixed order"
+        yield Problem(path, "InvalidWeights", message)

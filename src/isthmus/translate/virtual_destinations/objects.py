@@ -20,6 +20,9 @@ from isthmus.translate.federation.local import MUTUAL_TLS
 from isthmus.translate.federation.objects import Pairs, metadata, subset_name
 from isthmus.translate.virtual_destinations.facts import VirtualDestinationFacts, VirtualPort
 
+WEIGHT_UNIT = 1000  # so that shares stay right within 0.1 % when they are divided among pods
+MARK = "true"
+
 
 class Backing(msgspec.Struct, frozen=True, gc=False):
     """A service behind a host name, and the mesh that it is in."""
@@ -102,6 +105,33 @@ def places_of(facts: EndpointFacts, region: str, wanted: Sequence[Pairs]) -> tup
     return tuple(sorted(Place(*at, weight=1 << power - least) for at, power in powers.items()))
 
 
+def in_order(
+    found: Sequence[istio.WorkloadEntry], virtual: VirtualDestinationFacts, service: Ref
+) -> tuple[istio.WorkloadEntry, ...]:
+    """Endpoints of *service*, which is one of *virtual*'s static destinations, marked with its place among them.
+
+    Without localities, which would divide what comes at one place; of several, istiod keeps one for host names.
+    A weight is divided among addresses: Envoy takes one endpoint for each, also where several tell subsets apart.
+    """
+    if virtual.shared:
+        addresses = {(each.address, *each.ports.values()) for each in found}
+        whole = virtual.static[virtual.place_of(service)].weight * WEIGHT_UNIT
+        weight = max(1, round(whole / max(1, len(addresses))))
+        return tuple(msgspec.structs.replace(each, locality="", weight=weight) for each in found)
+    marks = dict.fromkeys(_marks(virtual)[: len(virtual.static) - 1 - virtual.place_of(service)], MARK)
+    return tuple(msgspec.structs.replace(each, locality="", labels={**each.labels, **marks}) for each in found)
+
+
+def _marks(virtual: VirtualDestinationFacts) -> tuple[str, ...]:
+    """Labels of the endpoints that are among the first n of a fixed order: the first label those of the most.
+
+    What is at place i of n has the first n - 1 - i of them, so that Istio, which counts how many of a list of labels
+    an endpoint has from its start, makes i its priority.
+    Source: https://istio.io/latest/docs/reference/config/networking/destination-rule/#LocalityLoadBalancerSetting
+    """
+    return tuple(f"isthmus.io/among-first-{n}" for n in range(len(virtual.static) - 1, 0, -1))
+
+
 def locality(region: str, zone: str, sub_zone: str) -> str:
     """A locality as Istio writes it; what is unknown is left out from the end."""
     return "/".join((region, zone, sub_zone)).rstrip("/") if region else ""
@@ -137,9 +167,9 @@ def rule(
     wanted: Sequence[Pairs],
     annotations: dict[str, str],
 ) -> istio.DestinationRule:
-    """How clients connect: mutual TLS that names *alias*, the nearest first, without those that fail.
+    """How clients connect: mutual TLS that names *alias*, the nearest or first one first, without those that fail.
 
-    Without outlier detection Istio ignores locality. Source: locality load balancing, as above.
+    Without outlier detection Istio ignores locality and order. Source: locality load balancing, as above.
     """
     return istio.DestinationRule(
         metadata=metadata(object_name(virtual.ref), namespace, annotations),
@@ -162,7 +192,9 @@ def _traffic(virtual: VirtualDestinationFacts, alias: str, subset: str) -> istio
     """Of one port, or else of each: what is said for a port replaces all that is said for the host name."""
     balance = istio.LoadBalancer(
         locality_lb_setting=istio.LocalityLb(
-            enabled=True, failover=tuple(istio.Failover(from_=start, to=to) for start, to in virtual.failover)
+            enabled=not virtual.shared,
+            failover=tuple(istio.Failover(from_=start, to=to) for start, to in virtual.failover),
+            failover_priority=() if virtual.shared else tuple(f"{mark}={MARK}" for mark in _marks(virtual)),
         )
     )
     each = [

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import msgspec
+
 from isthmus.api.virtual_destination import VirtualDestination
 from isthmus.flow import Collection, Fetch, Graph
 from isthmus.istio import objects as istio
@@ -15,8 +17,10 @@ from isthmus.translate.federation.objects import Pairs
 from isthmus.translate.output import Output, OutputKey
 from isthmus.translate.parents import parents, parents_annotation
 from isthmus.translate.traffic.derivations import Traffic, labels_of
+from isthmus.translate.traffic.fields import Field
 from isthmus.translate.virtual_destinations import objects
 from isthmus.translate.virtual_destinations.derivations import Resolved, VirtualDestinations
+from isthmus.translate.virtual_destinations.facts import VirtualDestinationFacts
 from isthmus.translate.virtual_destinations.objects import Backing
 
 
@@ -54,11 +58,12 @@ class VirtualDestinationOutputs:
         for mesh in resolved.meshes:
             clusters.setdefault((mesh.cluster, mesh.root_namespace), mesh.ref)
         for (cluster, namespace), mesh_ref in clusters.items():
+            facts = self._watched(fetch, resolved, cluster)
             endpoints, by_name = self._seen_from(fetch, resolved, cluster, abroad)
             wanted = labels_of(self._traffic.uses_on(fetch, cluster, ref))
             for made in (
-                objects.entry(resolved.facts, namespace, address, endpoints, annotations, by_name=by_name),
-                objects.rule(resolved.facts, namespace, resolved.alias, wanted, annotations),
+                objects.entry(facts, namespace, address, endpoints, annotations, by_name=by_name),
+                objects.rule(facts, namespace, resolved.alias, wanted, annotations),
             ):
                 yield OutputKey(cluster, made.key), Output(made, whose, mesh_ref)
         for backing in resolved.backings if not resolved.flat_network and len(clusters) > 1 else ():
@@ -84,25 +89,45 @@ class VirtualDestinationOutputs:
         if wanted:
             yield local_rule(resolved.alias, service, wanted, gateways, annotations)
 
+    def _watched(self, fetch: Fetch, resolved: Resolved, cluster: str) -> VirtualDestinationFacts:
+        """The facts, with the outlier detection that counts on *cluster*.
+
+        Static destinations have none of their own: the first whose traffic policies have one lends it to all.
+        """
+        facts = resolved.facts
+        for backing in resolved.backings if facts.static else ():
+            said = self._traffic.said(fetch, backing.service.ref, cluster).get(Field.OUTLIERS)
+            if said is not None and isinstance(said.value, istio.OutlierDetection):
+                return msgspec.structs.replace(facts, outliers=said.value)
+        return facts
+
     def _seen_from(
         self, fetch: Fetch, resolved: Resolved, cluster: str, wanted: tuple[Pairs, ...]
     ) -> tuple[tuple[istio.WorkloadEntry, ...], bool]:
         """Every place where the host name is answered, as *cluster* reaches it; whether one of them is a host name."""
         found: list[istio.WorkloadEntry] = []
         by_name = False
+        virtual = resolved.facts
         for backing in resolved.backings:
             if backing.mesh.cluster == cluster or resolved.flat_network:
-                pods, named = self._pods(fetch, resolved, backing)
-                found += pods
-                by_name |= named
-                continue
-            facts = fetch.get(self._endpoints, backing.service.ref)
-            entries = fetch.get(self._federation.entries, backing.mesh.ref) or ()
-            if facts is not None:
-                places = objects.places_of(facts, facts.region, wanted)
-                found += objects.gateway_endpoints(entries, places, resolved.facts.ports)
-                by_name |= any(not _is_ip(address) for address, _ in entries)
+                reached, named = self._pods(fetch, resolved, backing)
+            else:
+                reached, named = self._gateways(fetch, resolved, backing, wanted)
+            found += objects.in_order(reached, virtual, backing.service.service) if virtual.static else reached
+            by_name |= named
         return tuple(found), by_name
+
+    def _gateways(
+        self, fetch: Fetch, resolved: Resolved, backing: Backing, wanted: tuple[Pairs, ...]
+    ) -> tuple[tuple[istio.WorkloadEntry, ...], bool]:
+        """Endpoints at the gateways in front of one service; in a fixed order it does not matter where its pods are."""
+        facts = fetch.get(self._endpoints, backing.service.ref)
+        entries = fetch.get(self._federation.entries, backing.mesh.ref) or ()
+        if facts is None:
+            return (), False
+        places = objects.places_of(facts, "" if resolved.facts.static else facts.region, wanted)
+        by_name = any(not _is_ip(address) for address, _ in entries)
+        return objects.gateway_endpoints(entries, places, resolved.facts.ports), by_name
 
     def _pods(self, fetch: Fetch, resolved: Resolved, backing: Backing) -> tuple[tuple[istio.WorkloadEntry, ...], bool]:
         """Endpoints of one service within its own network; of very many pods, its cluster IP by name."""
