@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import msgspec
 
@@ -12,7 +12,7 @@ from isthmus.model.ref import Ref
 from isthmus.translate.federation.objects import Pairs, subset_name
 from isthmus.translate.ports import is_http
 from isthmus.translate.traffic.conditions import Condition
-from isthmus.translate.traffic.fields import Copies, Field, Target
+from isthmus.translate.traffic.fields import Copies, Field, Target, Value
 from isthmus.translate.traffic.merge import Merged, Route, Setting
 
 
@@ -56,6 +56,20 @@ class Routing(msgspec.Struct, frozen=True, gc=False):
     uses: tuple[Use, ...]
     """Sorted."""
     refusals: tuple[Refusal, ...]
+
+
+def with_fields(made: istio.HttpRoute, values: Mapping[Field, Value]) -> istio.HttpRoute:
+    """*made*, with those of *values* that say nothing of where requests go."""
+    timeout, retries, fault = values.get(Field.TIMEOUT), values.get(Field.RETRIES), values.get(Field.FAULT)
+    cors, headers = values.get(Field.CORS), values.get(Field.HEADERS)
+    return msgspec.structs.replace(
+        made,
+        timeout=timeout if isinstance(timeout, str) else "",
+        retries=retries if isinstance(retries, istio.HttpRetry) else None,
+        fault=fault if isinstance(fault, istio.HttpFault) else None,
+        cors_policy=cors if isinstance(cors, istio.CorsPolicy) else None,
+        headers=headers if isinstance(headers, istio.Headers) else None,
+    )
 
 
 def route(ports: tuple[ServicePort, ...], host: str, merged: Merged, lookup: Lookup) -> Routing:
@@ -116,20 +130,14 @@ class _Router:
         shift = self._shift(said, port) if port else None
         destinations = self._destinations(*shift, port) if shift is not None else None
         mirror = self._mirror(said.settings[Field.MIRROR][0], port) if port and Field.MIRROR in values else None
-        timeout, retries, fault = values.get(Field.TIMEOUT), values.get(Field.RETRIES), values.get(Field.FAULT)
-        cors, headers = values.get(Field.CORS), values.get(Field.HEADERS)
         matched = said.condition.match(0 if alone else port)
         made = istio.HttpRoute(
             match=(matched,) if matched != istio.HttpMatch() else (),
             route=destinations or (istio.WeightedRoute(destination=istio.RouteTarget(host=self._host)),),
-            timeout=timeout if isinstance(timeout, str) else "",
-            retries=retries if isinstance(retries, istio.HttpRetry) else None,
-            fault=fault if isinstance(fault, istio.HttpFault) else None,
             mirror=mirror[0] if mirror else None,
             mirror_percentage=mirror[1] if mirror else None,
-            cors_policy=cors if isinstance(cors, istio.CorsPolicy) else None,
-            headers=headers if isinstance(headers, istio.Headers) else None,
         )
+        made = with_fields(made, values)
         if destinations is None and made == istio.HttpRoute(match=made.match, route=made.route):
             return None if said.condition == Condition() or not port else made
         return made
