@@ -1,96 +1,91 @@
-"""Traffic across clusters, measured at the caller.
-
-This version prepares the subsets that a TrafficPolicy shifts to; the route itself is written here by hand.
-"""
+"""Traffic shifted across clusters as in the walk-through: what callers get, and what callees got."""
 
 from __future__ import annotations
 
+import json
+import math
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
 
-from tests.lab.running import WALKTHROUGH, Json, Lab, eventually
-from tests.lab.test_walkthrough import outbound, proxy_config, reviews_of
+from tests.lab.policies import forget, is_accepted, pods, settle
+from tests.lab.running import Json, Lab, commands, eventually
+from tests.lab.test_walkthrough import reviews_of
 
-CALLS = 1000
-TOLERANCE = 0.07  # five standard deviations of the most even of the shares
-LOCAL, REMOTE = "reviews.default.svc.cluster.local", "reviews.default.svc.cluster2.global"
+REVIEWS = "http://reviews:9080/reviews/0"
+CALLS = 2000
+CHANCE = 1e-5  # of a failure although all is right: Envoy decides about each request by chance
 SHARES = {"cluster2/reviews-v3": 0.75, "cluster1/reviews-v1": 0.15, "cluster1/reviews-v2": 0.10}
 
 
 @pytest.fixture(scope="module")
 def shifted(federated: Lab) -> Iterator[Lab]:
-    """`traffic-policy.yaml` is applied, and cluster1 routes calls of reviews as it says. Undone after the tests."""
-    policy = str(WALKTHROUGH / "traffic-policy.yaml")
-    federated.kubectl("mgmt", "apply", "-f", policy)
-    written = [rule(LOCAL, ("v1", "v2")), route()]
+    """`traffic-policy.yaml` is applied, as it is. Undone after the tests."""
+    apply, *_, undo = commands("Shift traffic across clusters")
+    federated.shell(apply)
     try:
-        eventually("cluster1's proxies know v3 of cluster2", lambda: knows_subset(federated))
-        for manifest in written:
-            federated.apply("cluster1", manifest)
-        eventually("the route is in use", lambda: routes_by_weight(federated))
+        eventually("the policy is accepted", lambda: is_accepted(federated, simple(federated)))
+        settle(federated)
         yield federated
     finally:
-        federated.kubectl("mgmt", "delete", "-f", policy)
-        for manifest in written:
-            federated.kubectl(
-                "cluster1", "delete", manifest["kind"].lower(), manifest["metadata"]["name"], "--ignore-not-found"
-            )
-        eventually("the subset is forgotten", lambda: not knows_subset(federated))
+        federated.shell(undo)
+        forget(federated)
 
 
-def rule(host: str, versions: tuple[str, ...]) -> Json:
-    """The subsets of a local service."""
-    subsets = [{"name": f"version-{version}", "labels": {"version": version}} for version in versions]
-    return {
-        "apiVersion": "networking.istio.io/v1",
-        "kind": "DestinationRule",
-        "metadata": {"name": "reviews-by-hand", "namespace": "default"},
-        "spec": {"host": host, "subsets": subsets},
-    }
-
-
-def route() -> Json:
-    """What `traffic-policy.yaml` asks for."""
-    shares = [(REMOTE, "v3", 75), (LOCAL, "v1", 15), (LOCAL, "v2", 10)]
-    destinations = [
-        {"destination": {"host": host, "subset": f"version-{version}"}, "weight": weight}
-        for host, version, weight in shares
-    ]
-    return {
-        "apiVersion": "networking.istio.io/v1",
-        "kind": "VirtualService",
-        "metadata": {"name": "reviews-by-hand", "namespace": "default"},
-        "spec": {"hosts": [LOCAL], "http": [{"route": destinations}]},
-    }
-
-
-def knows_subset(lab: Lab) -> bool:
-    """Whether the sidecar of cluster1's client has a cluster for v3 of cluster2's reviews, with an endpoint."""
-    name = outbound("reviews", "cluster2").replace("||", "|version-v3|")
-    endpoints = proxy_config(lab, "cluster1", "endpoints", "--cluster", name)
-    return any(entry["name"] == name and entry.get("hostStatuses") for entry in endpoints)
-
-
-def routes_by_weight(lab: Lab) -> bool:
-    """Whether it has the route."""
-    return "weightedClusters" in str(proxy_config(lab, "cluster1", "routes", "--name", "9080"))
+def simple(lab: Lab) -> Json:
+    [found] = lab.objects("mgmt", "trafficpolicy", "-n", "gloo-mesh", "simple")
+    return found
 
 
 def test_calls_of_one_service_are_shared_between_the_clusters(shifted: Lab) -> None:
-    """75/15/10 at the caller, the 75 of them by a version that its own cluster does not have."""
-    summary = shifted.tally("cluster1", "http://reviews:9080/reviews/0", "-n", str(CALLS))
+    """75/15/10, the 75 of them by a version that the caller's cluster does not have; caller and callees agree."""
+    callees = [*pods(shifted, "cluster1", "reviews").values(), *pods(shifted, "cluster2", "reviews").values()]
+    for callee in callees:
+        callee.requests()
+
+    summary = shifted.tally("cluster1", REVIEWS, "-n", str(CALLS))
 
     assert summary["statuses"] == {"200": CALLS}
-    shares = {version: calls / CALLS for version, calls in summary["versions"].items()}
-    assert shares == {version: pytest.approx(share, abs=TOLERANCE) for version, share in SHARES.items()}
-    shifted.measured.append(
-        f"75/15/10 in {CALLS} calls: {', '.join(f'{k} {v:.1%}' for k, v in sorted(shares.items()))}"
-    )
+    told = Counter({f"{pod.cluster}/reviews-{pod.version}": len(pod.requests()) for pod in callees})
+    assert +told == Counter(summary["versions"])
+    assert set(summary["versions"]) == set(SHARES)
+    errors = {
+        version: (told[version] - CALLS * share) / math.sqrt(CALLS * share * (1 - share))
+        for version, share in SHARES.items()
+    }
+    off = ", ".join(f"{v} {told[v] / CALLS:.2%} ({errors[v]:+.1f} standard errors)" for v in SHARES)
+    shifted.measured.append(f"75/15/10 in {CALLS} calls: {off}")
+    # Pearson's test: of three shares, two are free, and the chance of a greater distance d is exp(-d/2).
+    distance = sum((told[version] - CALLS * share) ** 2 / (CALLS * share) for version, share in SHARES.items())
+    assert math.exp(-distance / 2) > CHANCE, off
+
+
+def test_the_policy_is_accepted_for_what_it_selects(shifted: Lab) -> None:
+    status = simple(shifted)["status"]
+
+    assert status["state"] == "ACCEPTED"
+    assert status["destinations"] == {"reviews-default-cluster1.gloo-mesh.": {"state": "ACCEPTED"}}
+    assert not status.get("errors")
+
+
+def test_the_walkthrough_shows_what_comes_of_the_policy(shifted: Lab) -> None:
+    """Its commands print what it says they do."""
+    _, shown, called, _ = commands("Shift traffic across clusters")
+
+    assert [line.split() for line in shifted.shell(shown).splitlines()] == [
+        ["ACCEPTED"],
+        ["75", "reviews.default.svc.cluster2.global", "version-v3"],
+        ["15", "reviews.default.svc.cluster.local", "version-v1"],
+        ["10", "reviews.default.svc.cluster.local", "version-v2"],
+    ]
+    answers = [json.loads(line) for line in shifted.shell(called).splitlines()]
+    assert len(answers) == 20
+    assert "cluster2" in {answer["clustername"] for answer in answers} <= {"cluster1", "cluster2"}
 
 
 def test_each_share_is_answered_by_pods_of_its_subset(shifted: Lab) -> None:
-    answers = shifted.call("cluster1", "http://reviews:9080/reviews/0", "-n", "60")
+    answers = shifted.call("cluster1", REVIEWS, "-n", "60")
 
     for cluster, versions in (("cluster1", {"v1", "v2"}), ("cluster2", {"v3"})):
         given = [answer for answer in answers if answer["cluster"] == cluster]
@@ -111,6 +106,17 @@ def test_the_product_page_shows_red_stars_from_the_other_cluster(shifted: Lab) -
 
 def test_the_other_cluster_is_not_shifted(shifted: Lab) -> None:
     """The policy names cluster1's reviews; calls on cluster2 stay there."""
-    answers = shifted.call("cluster2", "http://reviews:9080/reviews/0", "-n", "30")
+    answers = shifted.call("cluster2", REVIEWS, "-n", "30")
 
     assert reviews_of(shifted, "cluster2", answers) == {"v1", "v2", "v3"}
+
+
+def test_callers_on_the_other_cluster_are_shifted_too(shifted: Lab) -> None:
+    """By its federated name the same service is shifted for whoever calls it from elsewhere."""
+    answers = shifted.call("cluster2", "http://reviews.default.svc.cluster1.global:9080/reviews/0", "-n", "60")
+
+    assert {(answer["cluster"], answer["version"]) for answer in answers} == {
+        ("cluster2", "v3"),
+        ("cluster1", "v1"),
+        ("cluster1", "v2"),
+    }

@@ -32,6 +32,10 @@ SERVED_HEADERS = {
 """Response headers in which a server of the lab says who answered."""
 
 _HEADERS_OF_INTEREST = (
+    "access-control-allow-headers",
+    "access-control-allow-methods",
+    "access-control-allow-origin",
+    "access-control-max-age",
     "content-type",
     "location",
     "server",
