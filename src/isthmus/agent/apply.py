@@ -100,7 +100,7 @@ class Applier:
             self._note(key, str(error))
             return False
         log.debug("written", object=str(key))
-        self._outputs.wrote(key, write, answer)
+        self._crew.add(self._outputs.wrote(key, write, answer))
         self.writes += 1
         self._note(key, None)
         return True

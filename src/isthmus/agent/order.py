@@ -1,4 +1,7 @@
-"""In which order outputs are written and pruned, so that it is safe to stop anywhere."""
+"""In which order outputs are written and pruned, so that it is safe to stop anywhere.
+
+What must hold also when a step fails, and the rest goes on, is in `access_order`.
+"""
 
 from __future__ import annotations
 

@@ -23,9 +23,10 @@ from typing import Any
 import msgspec
 import orjson
 
+from isthmus.agent.access_order import AccessOrder, Guard, Noted, guard_of, is_guard, opened
 from isthmus.agent.order import prune_rank, restricts, write_rank
 from isthmus.agent.ownership import is_owned, ownership_labels, with_labels
-from isthmus.istio.kinds import OUTPUT_KINDS
+from isthmus.istio.kinds import AUTHORIZATION_POLICY, OUTPUT_KINDS
 from isthmus.model.kinds import CERTIFICATE_REQUEST
 from isthmus.model.ref import Kind, ObjectKey
 from isthmus.program.content import content_digest, newer
@@ -69,6 +70,7 @@ class Desired(msgspec.Struct, frozen=True):
     kind: Kind | None
     digest: bytes
     rank: int
+    guard: Guard | None = None
 
 
 class Seen(msgspec.Struct, frozen=True):
@@ -78,6 +80,7 @@ class Seen(msgspec.Struct, frozen=True):
     resource_version: str
     digest: bytes
     restricts: bool
+    guard: Guard | None
 
 
 class View:
@@ -101,6 +104,7 @@ class Outputs:
         self._complete = False
         self._views = {kind: View() for kind in OUTPUT_KINDS}
         self._accepted: dict[ObjectKey, tuple[bytes, bytes]] = {}
+        self._access = AccessOrder()
 
     @property
     def kinds(self) -> tuple[Kind, ...]:
@@ -165,17 +169,18 @@ class Outputs:
         self._complete = complete
         if turned_complete:
             touched.update(dict.fromkeys(key for view in self._views.values() for key in view.ours))
-        return self._batch(touched)
+        return self._look_again(touched)
 
     def replaced(self, kind: Kind, items: Iterable[Manifest]) -> Batch:
         """Take the complete actual state of *kind*. What to look at again."""
         view = self._views[kind]
         view.known, view.refusal = True, ""
+        gone = tuple(view.ours) if kind == AUTHORIZATION_POLICY else ()
         view.ours, view.others = {}, set()
         for item in items:
             self._see(view, key_of(kind, item), item)
         desired = (key for key, wanted in self._desired.items() if wanted.kind == kind)
-        return self._batch(dict.fromkeys((*desired, *view.ours)))
+        return self._look_again(dict.fromkeys((*desired, *gone, *view.ours)))
 
     def changed(self, kind: Kind, item: Manifest) -> Batch:
         """Take a new state of one object, as the watch or the answer to a write tells it. What to look at again."""
@@ -184,7 +189,7 @@ class Outputs:
         if before is not None and not newer(item["metadata"]["resourceVersion"], before.resource_version):
             return []
         self._see(view, key, item)
-        return self._batch((key,))
+        return self._look_again((key,))
 
     def removed(self, kind: Kind, item: Manifest) -> Batch:
         """Take note that an object is gone. What to look at again."""
@@ -194,7 +199,7 @@ class Outputs:
             return []  # it has been made again since, and we know that already from the answer to our write
         view.ours.pop(key, None)
         view.others.discard(key)
-        return self._batch((key,))
+        return self._look_again((key,))
 
     def refused(self, kind: Kind, reason: str) -> Batch:
         """Take note that the cluster does not let us see *kind*. What to look at again."""
@@ -204,13 +209,14 @@ class Outputs:
         view.refusal = reason
         return [(key, desired.rank) for key, desired in self._desired.items() if desired.kind == kind]
 
-    def wrote(self, key: ObjectKey, write: Write, answer: Manifest) -> None:
-        """Take the answer to a write.
+    def wrote(self, key: ObjectKey, write: Write, answer: Manifest) -> Batch:
+        """Take the answer to a write. What to look at again.
 
         What others added to the object stays there; it counts as written from now on, until it changes again.
         """
         self.changed(write.kind, answer)
         self._accepted[key] = (write.digest, content_digest(answer))
+        return self._look_again((key,)) if is_guard(key) else []
 
     # --- what follows -----------------------------------------------------------------------------------------------
 
@@ -226,20 +232,24 @@ class Outputs:
             return Blocked(view.refusal) if view.refusal else None
         if key in view.others:
             return Blocked("an object of this name exists that the management plane did not make; it is left alone")
-        seen = view.ours.get(key)
-        if seen is not None and (
-            seen.digest == desired.digest or self._accepted.get(key) == (desired.digest, seen.digest)
-        ):
+        if self._stands(key, desired):
             return None
+        if (obstacle := self._access.obstacle(key)) is not None:
+            closes = desired.guard is not None and desired.guard.closes
+            return Blocked(f"{obstacle} is to be there first: it allows calls") if closes else None
+        if (opening := self._opening(key, desired.guard)) is not None:
+            return opening
         manifest = with_labels(orjson.loads(desired.payload), self._labels)
         return Write(desired.kind, manifest, desired.digest)
 
-    def _decide_unwanted(self, key: ObjectKey) -> Prune | None:
+    def _decide_unwanted(self, key: ObjectKey) -> Write | Prune | None:
         self._accepted.pop(key, None)
         kind = KINDS.get((key.api_version, key.kind))
         seen = self._views[kind].ours.get(key) if kind is not None else None
-        if kind is None or seen is None or not self._complete:
+        if kind is None or seen is None or not self._complete or self._access.obstacle(key) is not None:
             return None
+        if (opening := self._opening(key, seen.guard)) is not None:
+            return opening
         return Prune(kind, seen.uid, seen.resource_version)
 
     def _read(self, record: str, key: ObjectKey, payload: bytes) -> Desired:
@@ -249,7 +259,8 @@ class Outputs:
                 manifest = orjson.loads(payload)
                 if key_of(kind, manifest) == key:
                     rank = write_rank(kind, restricts=restricts(manifest))
-                    return Desired(record, payload, kind, content_digest(with_labels(manifest, self._labels)), rank)
+                    digest = content_digest(with_labels(manifest, self._labels))
+                    return Desired(record, payload, kind, digest, rank, guard_of(key, manifest))
             except (ValueError, TypeError, KeyError, AttributeError):
                 pass
         return Desired(record, payload, None, b"", NOBODYS_RANK)
@@ -262,11 +273,45 @@ class Outputs:
         metadata = item["metadata"]
         view.others.discard(key)
         view.ours[key] = Seen(
-            metadata.get("uid", ""), metadata["resourceVersion"], content_digest(item), restricts(item)
+            metadata.get("uid", ""),
+            metadata["resourceVersion"],
+            content_digest(item),
+            restricts(item),
+            guard_of(key, item),
         )
 
-    def _batch(self, keys: Iterable[ObjectKey]) -> Batch:
-        return list(self._ranked(keys))
+    def _stands(self, key: ObjectKey, desired: Desired) -> bool:
+        seen = self._views[desired.kind].ours.get(key) if desired.kind is not None else None
+        return seen is not None and (
+            seen.digest == desired.digest or self._accepted.get(key) == (desired.digest, seen.digest)
+        )
+
+    def _look_again(self, keys: Iterable[ObjectKey]) -> Batch:
+        """Batch of *keys*, about which something changed, and of what may have waited for them."""
+        found = dict.fromkeys(keys)
+        guards = [key for key in found if is_guard(key)]
+        for key in guards:
+            self._note_guard(key)
+        if guards:
+            found.update(dict.fromkeys(self._access.waiting()))
+        return list(self._ranked(found))
+
+    def _note_guard(self, key: ObjectKey) -> None:
+        view = self._views[AUTHORIZATION_POLICY]
+        desired, seen = self._desired.get(key), view.ours.get(key)
+        wanted = desired if key not in view.others else None
+        stands = wanted is not None and self._stands(key, wanted)
+        self._access.note(key, Noted(wanted.guard if wanted else None, seen.guard if seen else None, stands=stands))
+
+    def _opening(self, key: ObjectKey, guard: Guard | None) -> Write | None:
+        """What allows everything at *key* for now, if that is due.
+
+        Not where other people's policies are: what they close is not ours to open.
+        """
+        if guard is None or self._views[AUTHORIZATION_POLICY].others or not self._access.opens(key):
+            return None
+        manifest = with_labels(opened(key, guard.pods), self._labels)
+        return Write(AUTHORIZATION_POLICY, manifest, content_digest(manifest))
 
     def _ranked(self, keys: Iterable[ObjectKey]) -> Iterator[tuple[ObjectKey, int]]:
         for key in keys:

@@ -145,12 +145,12 @@ class Access:
         where = service.service
         parts = tuple(
             istio.AuthorizationPolicy(
-                metadata=metadata(where.name if not i else f"{where.name}-{i + 1}", where.namespace, annotations),
+                metadata=metadata(_name_of_part(where.name, number), where.namespace, annotations),
                 spec=istio.AuthorizationPolicySpec(
                     selector=istio.WorkloadSelector(match_labels=service.selector), rules=rules
                 ),
             )
-            for i, rules in enumerate(split(authorized.rules))
+            for number, rules in split(authorized.rules).items()
         )
         return Guarded(where.cluster, policies, parts, authorized.refusals, warnings, "")
 
@@ -187,6 +187,11 @@ class Access:
             )
         for made in found:
             yield OutputKey(mesh.cluster, made.key), Output(made, whose, ref)
+
+
+def _name_of_part(service: str, number: int) -> str:
+    """That of the Service; those of further parts have a dot, which no Service's has."""
+    return f"{service}.{number + 1}" if number else service
 
 
 def _gateways(_: Fetch, ref: Ref, service: ServiceFacts) -> Iterable[tuple[Ref, ServiceFacts]]:

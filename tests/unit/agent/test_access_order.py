@@ -1,0 +1,164 @@
+"""No step of a change of access opens what stays closed, or closes what stays open, whatever fails and whoever ends.
+
+Istio's published rules are the judge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import orjson
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from isthmus.agent.outputs import Outputs, Prune, Write
+from isthmus.agent.ownership import ownership_labels, with_labels
+from isthmus.istio import objects as istio
+from isthmus.istio.kinds import AUTHORIZATION_POLICY
+from isthmus.model.ref import ObjectKey
+from isthmus.program.work import WorkQueue
+from isthmus.translate.access.evaluation import Answer, Call, Policies, Workload
+from isthmus.translate.access.rules import split
+
+Manifest = dict[str, Any]
+Cluster = dict[ObjectKey, Manifest]
+
+SERVICES = ("a", "b")
+CALLERS = tuple(f"cluster1/ns/default/sa/{name}" for name in "klmnopqr")
+ROOT = "istio-system"
+PODS = {name: Workload("default", {"app": name}) for name in SERVICES} | {
+    "gateway": Workload(ROOT, {"istio": "ingressgateway"})
+}
+OURS = ownership_labels("cluster1", "gloo-mesh")
+SMALL = 200  # bytes of one part: room for two or three callers
+
+
+def policy(name: str, namespace: str, spec: istio.AuthorizationPolicySpec) -> Manifest:
+    made = istio.AuthorizationPolicy(metadata=istio.Metadata(name=name, namespace=namespace), spec=spec)
+    return dict(orjson.loads(made.payload()))
+
+
+def key_of(manifest: Manifest) -> ObjectKey:
+    kind, metadata = AUTHORIZATION_POLICY, manifest["metadata"]
+    return ObjectKey(kind.api_version, kind.kind, metadata["namespace"], metadata["name"])
+
+
+def wanted(allowed: Mapping[str, Iterable[str] | None], *, denies: bool) -> Cluster:
+    """What translation makes of callers by service, None where no policy is, and of a virtual mesh that *denies*."""
+    found = []
+    for name, callers in allowed.items():
+        if callers is None:
+            continue
+        sources = (istio.From(source=istio.Source(principals=tuple(sorted(callers)))),) if callers else ()
+        rules = (istio.AuthorizationRule(from_=sources),) if sources else ()
+        for number, part in split(rules, SMALL).items():
+            selector = istio.WorkloadSelector(match_labels={"app": name})
+            spec = istio.AuthorizationPolicySpec(selector=selector, rules=part)
+            found.append(policy(f"{name}.{number + 1}" if number else name, "default", spec))
+    if denies:
+        selector = istio.WorkloadSelector(match_labels={"istio": "ingressgateway"})
+        spec = istio.AuthorizationPolicySpec(selector=selector, rules=(istio.AuthorizationRule(),))
+        found += [
+            policy("global-access-control", ROOT, istio.AuthorizationPolicySpec()),
+            policy("allow-ingress-gateway", ROOT, spec),
+        ]
+    return {key_of(manifest): manifest for manifest in found}
+
+
+def verdicts(cluster: Cluster) -> dict[tuple[str, str], Answer]:
+    """Who may call whom."""
+    policies = Policies(cluster.values(), ROOT)
+    return {
+        (name, caller): policies.decide(pods, Call(principal=caller, port=9080, method="GET", path="/")).answer
+        for name, pods in PODS.items()
+        for caller in CALLERS
+    }
+
+
+class Agent:
+    """What decides and queues in an agent, against a cluster that may refuse."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self.version = 0
+        self.now = 0.0
+        self.restart({})
+
+    def restart(self, desired: Cluster) -> None:
+        self.outputs, self.queue = Outputs("cluster1", "gloo-mesh"), WorkQueue[ObjectKey]()
+        self.receive(desired)
+        listed = [self.stored(manifest) for manifest in self.cluster.values()]
+        self.queue.add(self.outputs.replaced(AUTHORIZATION_POLICY, listed), self.now)
+
+    def receive(self, desired: Cluster) -> None:
+        records: dict[str, bytes | None] = dict.fromkeys(self.outputs.records())
+        records.update((str(key), orjson.dumps(manifest)) for key, manifest in desired.items())
+        self.queue.add(self.outputs.receive(records, complete=True), self.now)
+
+    def stored(self, manifest: Manifest) -> Manifest:
+        self.version += 1
+        found = with_labels(manifest, OURS)
+        return found | {"metadata": {**found["metadata"], "resourceVersion": str(self.version), "uid": "u"}}
+
+    def steps(self, refused: Iterator[bool]) -> Iterator[None]:
+        """Each write and prune until nothing is left to do; *refused* tells which of them the cluster refuses."""
+        while True:
+            key = self.queue.take(self.now)
+            if key is None:
+                due = self.queue.next_due()
+                if due is None:
+                    return
+                self.now = due
+                continue
+            action = self.outputs.decide(key)
+            if action is not None and next(refused):
+                self.queue.failed(key, self.now)
+                continue
+            if isinstance(action, Write):
+                self.cluster[key] = without_labels(action.manifest)
+                self.queue.add(self.outputs.wrote(key, action, self.stored(self.cluster[key])), self.now)
+            elif isinstance(action, Prune):
+                gone = self.stored(self.cluster.pop(key))
+                self.queue.add(self.outputs.removed(AUTHORIZATION_POLICY, gone), self.now)
+            self.queue.done(key)
+            yield
+
+
+def without_labels(manifest: Manifest) -> Manifest:
+    metadata = {name: value for name, value in manifest["metadata"].items() if name != "labels"}
+    return {**manifest, "metadata": metadata}
+
+
+CALLERS_OR_NOBODY = st.none() | st.frozensets(st.sampled_from(CALLERS))
+STATES = st.tuples(st.fixed_dictionaries(dict.fromkeys(SERVICES, CALLERS_OR_NOBODY)), st.booleans())
+
+
+def check_step(seen: Cluster, before: Cluster, after: Cluster) -> None:
+    """Fail where a call is neither as *before* nor as *after* the change."""
+    was, will = verdicts(before), verdicts(after)
+    for call, now in verdicts(seen).items():
+        assert now in (was[call], will[call]), (call, sorted(key.name for key in seen))
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(STATES, min_size=2, max_size=4), st.lists(st.booleans(), max_size=25), st.sets(st.integers(0, 20)))
+def test_no_step_of_a_change_goes_beyond_what_was_and_what_will_be(
+    states: list[tuple[dict[str, frozenset[str] | None], bool]], refusals: list[bool], restarts: set[int]
+) -> None:
+    agent, count = Agent({}), 0
+    refused = iter([*refusals, *[False] * 1000])
+    for allowed, denies in states:
+        before, after = dict(agent.cluster), wanted(allowed, denies=denies)
+        agent.receive(after)
+        done = False
+        while not done:
+            done = True
+            for _ in agent.steps(refused):
+                check_step(agent.cluster, before, after)
+                count += 1
+                if count in restarts:
+                    agent.restart(after)
+                    done = False
+                    break
+        assert agent.cluster == after
