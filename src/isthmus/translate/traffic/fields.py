@@ -111,7 +111,7 @@ def fields_of(policy: Policy | None) -> dict[Field, Value]:
         Field.RETRIES: _retries(policy.retries) if policy.retries else None,
         Field.CORS: _cors(policy.cors_policy) if policy.cors_policy else None,
         Field.MIRROR: _copies(policy.mirror) if policy.mirror else None,
-        Field.HEADERS: _headers(policy.header_manipulation) if policy.header_manipulation else None,
+        Field.HEADERS: headers_of(policy.header_manipulation) if policy.header_manipulation else None,
         Field.OUTLIERS: outlier_detection(policy.outlier_detection) if policy.outlier_detection else None,
         Field.TLS: istio.ClientTls(mode=policy.mtls.istio.tls_mode.value)
         if policy.mtls and policy.mtls.istio
@@ -221,7 +221,8 @@ def _origin(origin: StringMatch) -> istio.StringMatch:
     return istio.StringMatch(exact=origin.exact, prefix=origin.prefix)
 
 
-def _headers(headers: HeaderManipulation) -> istio.Headers | None:
+def headers_of(headers: HeaderManipulation) -> istio.Headers | None:
+    """*headers* as Istio has them, None if they say nothing."""
     request = _operations(headers.append_request_headers, headers.remove_request_headers)
     response = _operations(headers.append_response_headers, headers.remove_response_headers)
     return istio.Headers(request=request, response=response) if request or response else None
@@ -325,7 +326,7 @@ def _shift_problems(shift: TrafficShift, path: str) -> Iterator[Problem]:
             message = "must set a destination type on traffic shift destination: kubeService or virtualDestination"
             yield Problem(at, "MissingField", message)
         elif each.kube_service is not None:
-            yield from _service_problems(each.kube_service.ref, f"{at}.kubeService")
+            yield from service_problems(each.kube_service.ref, f"{at}.kubeService")
     weights = [each.weight for each in shift.destinations]
     if len(weights) == 1:
         if weights[0] not in (0, 100):
@@ -339,7 +340,8 @@ def _shift_problems(shift: TrafficShift, path: str) -> Iterator[Problem]:
         yield Problem(f"{path}.destinations", "InvalidWeights", message)
 
 
-def _service_problems(service: Ref, path: str) -> Iterator[Problem]:
+def service_problems(service: Ref, path: str) -> Iterator[Problem]:
+    """What is wrong with the reference *service*, which is at field path *path*."""
     if not (service.name and service.namespace and service.cluster):
         yield Problem(path, "MalformedReference", "malformed kubeService: needs name, namespace and clusterName")
 
@@ -392,7 +394,7 @@ def _mirror_problems(mirror: Mirror, path: str) -> Iterator[Problem]:
     if mirror.kube_service is None:
         yield Problem(path, "MissingField", "must provide mirror destination: kubeService")
     else:
-        yield from _service_problems(mirror.kube_service.ref, f"{path}.kubeService")
+        yield from service_problems(mirror.kube_service.ref, f"{path}.kubeService")
 
 
 def _header_problems(headers: HeaderManipulation, path: str) -> Iterator[Problem]:
