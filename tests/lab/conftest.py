@@ -6,6 +6,7 @@ ended after the tests. Every fixture is a step of the walk-through, taken with i
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -109,6 +110,50 @@ def federated(bookinfo: Lab) -> Lab:
         )
         eventually(f"{cluster} reaches details of {other}", partial(_answers, bookinfo, cluster, url))
     return bookinfo
+
+
+@pytest.fixture
+def connecting_anew(federated: Lab) -> Iterator[Lab]:
+    """The sidecar of cluster1's client opens a connection for each request, as many callers together would.
+
+    A gateway that passes TLS on chooses the pod of a connection, not of a request, and one caller alone keeps its own.
+    """
+    protocol = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+    options = {
+        "@type": f"type.googleapis.com/{protocol}",
+        "common_http_protocol_options": {"max_requests_per_connection": 1},
+        "explicit_http_config": {"http_protocol_options": {}},
+    }
+    patch = {"operation": "MERGE", "value": {"typed_extension_protocol_options": {protocol: options}}}
+    manifest = {
+        "apiVersion": "networking.istio.io/v1alpha3",
+        "kind": "EnvoyFilter",
+        "metadata": {"name": "client-connects-anew", "namespace": "default"},
+        "spec": {
+            "workloadSelector": {"labels": {"app": "client"}},
+            "configPatches": [{"applyTo": "CLUSTER", "match": {"context": "SIDECAR_OUTBOUND"}, "patch": patch}],
+        },
+    }
+    federated.apply("cluster1", manifest)
+    try:
+        eventually("its clusters say so", lambda: _requests_per_connection(federated) == 1)
+        yield federated
+    finally:
+        federated.kubectl("cluster1", "delete", "envoyfilter", "client-connects-anew")
+        eventually("its clusters no longer say so", lambda: _requests_per_connection(federated) is None)
+
+
+def _requests_per_connection(lab: Lab) -> int | None:
+    """The limit that the sidecar of cluster1's client has for reviews of cluster2."""
+    fqdn = "reviews.default.svc.cluster2.global"
+    printed = lab.run(
+        "istioctl", "--context", "cluster1", "proxy-config", "clusters", "deploy/client", "--fqdn", fqdn, "-o", "json"
+    )
+    [cluster] = json.loads(printed)
+    for options in cluster.get("typedExtensionProtocolOptions", {}).values():
+        if found := options.get("commonHttpProtocolOptions", {}).get("maxRequestsPerConnection"):
+            return int(found)
+    return None
 
 
 def _answers(lab: Lab, cluster: str, url: str) -> bool:

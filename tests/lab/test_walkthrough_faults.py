@@ -28,6 +28,12 @@ PARTS = {
     "cluster1's istiod": ("cluster1", "pilot-discovery"),
     "cluster2's istiod": ("cluster2", "pilot-discovery"),
 }
+MANAGING = (
+    ("mgmt", "enterprise-networking", "isthmus-server"),
+    ("cluster1", "enterprise-agent", "isthmus-agent"),
+    ("cluster2", "enterprise-agent", "isthmus-agent"),
+)
+"""What a cluster lives without while nothing changes: cluster, Deployment, program."""
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -56,6 +62,50 @@ def test_no_request_fails_while_a_part_is_killed(federated: Lab, part: str) -> N
     assert all(answer["body"]["podname"] == answer["pod"] for answer in calling.seen)
     assert configuration(federated) == before
     federated.measured.append(f"{part} killed: {len(calling.seen)} requests meanwhile, {len(failed)} failed")
+
+
+def test_restarted_pods_are_reached_while_nobody_manages(connecting_anew: Lab) -> None:
+    """Server and agents are stopped, then all pods of a service restart: calls of the other cluster reach the new ones.
+
+    Its own istiod tells the gateway of them, so that none of those requests fails.
+    """
+    lab, url = connecting_anew, "http://reviews.default.svc.cluster2.global:9080/reviews/0"
+    before, old = configuration(lab), lab.pods("cluster2", "app=reviews")
+    try:
+        for cluster, name, _ in MANAGING:
+            lab.kubectl(cluster, "scale", "deployment", name, "-n", "gloo-mesh", "--replicas=0")
+        eventually("nobody manages", lambda: not managing(lab))
+        with lab.calling("cluster1", url, rate=RATE, seconds=SECONDS) as calling:
+            calling.until("requests that are answered", lambda answer: answer["status"] == 200)
+            lab.kubectl("cluster2", "rollout", "restart", "deployment", "-l", "app=reviews")
+            lab.kubectl("cluster2", "rollout", "status", "deployment", "-l", "app=reviews", "--timeout=240s")
+            eventually("the old pods are gone", lambda: not old & names_of_pods(lab, "cluster2", "app=reviews"))
+            end = time.time() + 5
+            calling.until("5 s of it afterwards", lambda answer: answer["at"] > end, within=SECONDS)
+        assert managing(lab) == []
+    finally:
+        for cluster, name, _ in MANAGING:
+            lab.kubectl(cluster, "scale", "deployment", name, "-n", "gloo-mesh", "--replicas=1")
+    for cluster, name, _ in MANAGING:
+        lab.kubectl(cluster, "rollout", "status", "deployment", name, "-n", "gloo-mesh", "--timeout=120s")
+
+    new = lab.pods("cluster2", "app=reviews")
+    failed = [answer for answer in calling.seen if answer["status"] != 200]
+    assert failed == []
+    assert {answer["pod"] for answer in calling.seen if answer["at"] > end - 5} == new
+    assert configuration(lab) == before
+    change_takes_effect(lab, "cluster1", "cluster2")
+    lab.measured.append(f"pods restarted while nobody manages: {len(calling.seen)} requests, {len(failed)} failed")
+
+
+def managing(lab: Lab) -> list[int]:
+    """The processes of the management plane and of its agents."""
+    return [pid for cluster, _, program in MANAGING for pid in processes(lab, cluster, program)]
+
+
+def names_of_pods(lab: Lab, cluster: str, selector: str) -> set[str]:
+    """Names of all pods that there are, whatever their state."""
+    return {item["metadata"]["name"] for item in lab.objects(cluster, "pods", "-l", selector)}
 
 
 def processes(lab: Lab, cluster: str, program: str) -> list[int]:
