@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from isthmus.api.base import ObjectMeta
+from isthmus.api.base import ObjectMeta, Resource
 from isthmus.api.common import ClusterObjectRef, ObjectRef
 from isthmus.api.discovery import (
     AgentInfo,
@@ -26,7 +26,7 @@ from isthmus.api.discovery import (
     WorkloadSpec,
 )
 from isthmus.api.issued_certificate import IssuedCertificateStatus
-from isthmus.api.virtual_mesh import Federation, MtlsConfig, VirtualMesh, VirtualMeshSpec
+from isthmus.api.virtual_mesh import Federation, GlobalAccessPolicy, MtlsConfig, VirtualMesh, VirtualMeshSpec
 
 EVERYTHING = Federation()
 HTTP = ServicePort(port=9080, name="http", protocol="TCP", target_port_number=9080)
@@ -134,6 +134,7 @@ def virtual_mesh(
     name: str = "virtual-mesh",
     federation: Federation | None = EVERYTHING,
     mtls: MtlsConfig | None = None,
+    access: GlobalAccessPolicy = GlobalAccessPolicy.MESH_DEFAULT,
     created: str | None = None,
 ) -> VirtualMesh:
     """A virtual mesh of *members*: a cluster stands for its one mesh."""
@@ -143,5 +144,34 @@ def virtual_mesh(
             meshes=tuple(mesh_ref(member) if isinstance(member, str) else member for member in members),
             federation=federation,
             mtls_config=mtls,
+            global_access_policy=access,
         ),
     )
+
+
+def federated_pair() -> list[Resource]:
+    """Two clusters in one virtual mesh, each with a gateway and reviews."""
+    found: list[Resource] = [virtual_mesh("cluster1", "cluster2")]
+    for cluster in ("cluster1", "cluster2"):
+        found += [mesh(cluster), gateway(cluster), service(cluster, "reviews")]
+    return found
+
+
+def two_planes(*, root: str) -> list[Resource]:
+    """Two control planes on cluster1, the second in namespace *root*, and one on cluster2."""
+    return [
+        *federated_pair()[1:],
+        virtual_mesh("cluster1", mesh_ref("cluster1", "istiod-canary"), "cluster2"),
+        mesh("cluster1", plane="istiod-canary", root=root),
+        service("cluster1", "ratings", plane="istiod-canary"),
+    ]
+
+
+def three_clusters() -> list[Resource]:
+    """Three clusters in one virtual mesh, each with a gateway and two versions of reviews and of ratings."""
+    clusters = ("cluster1", "cluster2", "cluster3")
+    found: list[Resource] = [virtual_mesh(*clusters)]
+    for cluster in clusters:
+        found += [mesh(cluster), gateway(cluster)]
+        found += [service(cluster, name, pods={"v1": 2, "v2": 1}) for name in ("reviews", "ratings")]
+    return found

@@ -160,7 +160,7 @@ class Traffic:
             (where.cluster, self._reached.fqdn(fetch, where), where.name, (where.namespace,))
         ]
         federated = self._federation.known_abroad(fetch, ref)
-        if federated is not None:
+        if federated is not None and self._federation.has_way(fetch, federated):
             name = self._federation.rule_name(fetch, federated)
             roots: dict[str, dict[str, None]] = {}
             for mesh in federated.targets:
