@@ -7,6 +7,7 @@
 | yes     | ours, the same             | nothing                                            |
 | yes     | ours, other                | write                                              |
 | yes     | somebody else's            | report, leave alone                                |
+| yes     | somebody's for its host    | report; prune ours if it is younger: `conflicts`   |
 | no      | ours                       | prune, if the desired state is known to be complete |
 | no      | unknown, or somebody's     | nothing                                            |
 
@@ -24,9 +25,10 @@ import msgspec
 import orjson
 
 from isthmus.agent.access_order import AccessOrder, Guard, Noted, guard_of, is_guard, opened
+from isthmus.agent.conflicts import Claim, Conflicts, claim_of
 from isthmus.agent.order import prune_rank, restricts, write_rank
 from isthmus.agent.ownership import is_owned, ownership_labels, with_labels
-from isthmus.istio.kinds import AUTHORIZATION_POLICY, OUTPUT_KINDS
+from isthmus.istio.kinds import AUTHORIZATION_POLICY, DESTINATION_RULE, OUTPUT_KINDS
 from isthmus.model.kinds import CERTIFICATE_REQUEST
 from isthmus.model.ref import Kind, ObjectKey
 from isthmus.program.content import content_digest, newer
@@ -71,6 +73,7 @@ class Desired(msgspec.Struct, frozen=True):
     digest: bytes
     rank: int
     guard: Guard | None = None
+    claim: Claim | None = None
 
 
 class Seen(msgspec.Struct, frozen=True):
@@ -81,6 +84,7 @@ class Seen(msgspec.Struct, frozen=True):
     digest: bytes
     restricts: bool
     guard: Guard | None
+    created: str
 
 
 class View:
@@ -90,7 +94,7 @@ class View:
         self.known = False
         self.refusal = ""
         self.ours: dict[ObjectKey, Seen] = {}
-        self.others: set[ObjectKey] = set()
+        self.others: dict[ObjectKey, Claim | None] = {}
 
 
 class Outputs:
@@ -105,6 +109,7 @@ class Outputs:
         self._views = {kind: View() for kind in OUTPUT_KINDS}
         self._accepted: dict[ObjectKey, tuple[bytes, bytes]] = {}
         self._access = AccessOrder()
+        self._conflicts = Conflicts(self._created)
 
     @property
     def kinds(self) -> tuple[Kind, ...]:
@@ -175,20 +180,21 @@ class Outputs:
         """Take the complete actual state of *kind*. What to look at again."""
         view = self._views[kind]
         view.known, view.refusal = True, ""
-        gone = tuple(view.ours) if kind == AUTHORIZATION_POLICY else ()
-        view.ours, view.others = {}, set()
+        gone = (*(view.ours if kind == AUTHORIZATION_POLICY else ()), *view.others)
+        view.ours, view.others = {}, {}
         for item in items:
-            self._see(view, key_of(kind, item), item)
+            self._see(kind, key_of(kind, item), item)
         desired = (key for key, wanted in self._desired.items() if wanted.kind == kind)
-        return self._look_again(dict.fromkeys((*desired, *gone, *view.ours)))
+        waiting = self._conflicts.needing_rules() if kind == DESTINATION_RULE else ()
+        return self._look_again(dict.fromkeys((*desired, *gone, *view.ours, *view.others, *waiting)))
 
     def changed(self, kind: Kind, item: Manifest) -> Batch:
         """Take a new state of one object, as the watch or the answer to a write tells it. What to look at again."""
-        key, view = key_of(kind, item), self._views[kind]
-        before = view.ours.get(key)
+        key = key_of(kind, item)
+        before = self._views[kind].ours.get(key)
         if before is not None and not newer(item["metadata"]["resourceVersion"], before.resource_version):
             return []
-        self._see(view, key, item)
+        self._see(kind, key, item)
         return self._look_again((key,))
 
     def removed(self, kind: Kind, item: Manifest) -> Batch:
@@ -198,7 +204,7 @@ class Outputs:
         if before is not None and newer(before.resource_version, item["metadata"]["resourceVersion"]):
             return []  # it has been made again since, and we know that already from the answer to our write
         view.ours.pop(key, None)
-        view.others.discard(key)
+        view.others.pop(key, None)
         return self._look_again((key,))
 
     def refused(self, kind: Kind, reason: str) -> Batch:
@@ -232,6 +238,11 @@ class Outputs:
             return Blocked(view.refusal) if view.refusal else None
         if key in view.others:
             return Blocked("an object of this name exists that the management plane did not make; it is left alone")
+        if self._conflicts.needs_rules(key) and not self._views[DESTINATION_RULE].known:
+            return None
+        if (conflict := self._conflicts.about(desired.kind, key)) is not None:
+            seen = view.ours.get(key) if conflict.younger else None
+            return Prune(desired.kind, seen.uid, seen.resource_version) if seen else Blocked(conflict.reason)
         if self._stands(key, desired):
             return None
         if (obstacle := self._access.obstacle(key)) is not None:
@@ -260,24 +271,28 @@ class Outputs:
                 if key_of(kind, manifest) == key:
                     rank = write_rank(kind, restricts=restricts(manifest))
                     digest = content_digest(with_labels(manifest, self._labels))
-                    return Desired(record, payload, kind, digest, rank, guard_of(key, manifest))
+                    return Desired(
+                        record, payload, kind, digest, rank, guard_of(key, manifest), claim_of(kind, manifest)
+                    )
             except (ValueError, TypeError, KeyError, AttributeError):
                 pass
         return Desired(record, payload, None, b"", NOBODYS_RANK)
 
-    def _see(self, view: View, key: ObjectKey, item: Manifest) -> None:
+    def _see(self, kind: Kind, key: ObjectKey, item: Manifest) -> None:
+        view = self._views[kind]
         if not is_owned(item, self._labels):
             view.ours.pop(key, None)
-            view.others.add(key)
+            view.others[key] = claim_of(kind, item)
             return
         metadata = item["metadata"]
-        view.others.discard(key)
+        view.others.pop(key, None)
         view.ours[key] = Seen(
             metadata.get("uid", ""),
             metadata["resourceVersion"],
             content_digest(item),
             restricts(item),
             guard_of(key, item),
+            metadata.get("creationTimestamp") or "",
         )
 
     def _stands(self, key: ObjectKey, desired: Desired) -> bool:
@@ -289,12 +304,24 @@ class Outputs:
     def _look_again(self, keys: Iterable[ObjectKey]) -> Batch:
         """Batch of *keys*, about which something changed, and of what may have waited for them."""
         found = dict.fromkeys(keys)
+        for key in tuple(found):
+            found.update(dict.fromkeys(self._note_claims(key)))
         guards = [key for key in found if is_guard(key)]
         for key in guards:
             self._note_guard(key)
         if guards:
             found.update(dict.fromkeys(self._access.waiting()))
         return list(self._ranked(found))
+
+    def _created(self, kind: Kind, key: ObjectKey) -> str:
+        seen = self._views[kind].ours.get(key)
+        return seen.created if seen is not None else ""
+
+    def _note_claims(self, key: ObjectKey) -> Iterable[ObjectKey]:
+        kind, desired = KINDS.get((key.api_version, key.kind)), self._desired.get(key)
+        if kind is None:
+            return ()
+        return self._conflicts.note(kind, key, desired.claim if desired else None, self._views[kind].others.get(key))
 
     def _note_guard(self, key: ObjectKey) -> None:
         view = self._views[AUTHORIZATION_POLICY]
