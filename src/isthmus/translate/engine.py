@@ -61,6 +61,7 @@ from isthmus.translate.statuses import (
     workload_status,
 )
 from isthmus.translate.traffic.derivations import Traffic
+from isthmus.translate.traffic.filter_outputs import FilterOutputs
 from isthmus.translate.traffic.reach import Reach
 from isthmus.translate.trust.derivations import Trust
 from isthmus.translate.trust.facts import RootFacts
@@ -207,6 +208,7 @@ class Engine:
         self._outputs = (
             *federation_outputs.outputs,
             *self._traffic.outputs,
+            *FilterOutputs(graph, traffic=self._traffic, meshes=self._mesh_facts).outputs,
             *virtual_destination_outputs.outputs,
             *self._access.outputs,
             *self._dependencies.outputs,

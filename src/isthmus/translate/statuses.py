@@ -155,7 +155,9 @@ def traffic_policy_status(
     spec = policy.spec
     outcome = _outcome(problems, missing, verdicts, failures)
     warnings = tuple(
-        f"spec.policy.{field} {_UNSERVED}" for field, value in _unserved_fields(spec.policy) if value is not None
+        f"spec.policy.{field} is about routes of gateways alone"
+        for field, value in _gateway_fields(spec.policy)
+        if value is not None and not spec.route_selector
     )
     if not problems and not outcome.found and not missing and (spec.destination_selector or not spec.route_selector):
         warnings += ("selects no destination",)
@@ -352,10 +354,8 @@ def _cluster_ref(ref: Ref) -> ClusterObjectRef:
     return ClusterObjectRef(name=ref.name, namespace=ref.namespace, cluster_name=ref.cluster)
 
 
-def _unserved_fields(policy: Policy | None) -> tuple[tuple[str, object], ...]:
-    if policy is None:
-        return ()
-    return (("csrf", policy.csrf), ("rateLimit", policy.rate_limit), ("extauth", policy.extauth))
+def _gateway_fields(policy: Policy | None) -> tuple[tuple[str, object], ...]:
+    return (("rateLimit", policy.rate_limit), ("extauth", policy.extauth)) if policy is not None else ()
 
 
 def virtual_mesh_status(

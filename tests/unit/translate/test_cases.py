@@ -20,6 +20,7 @@ from tests.golden import CASES, Golden
 DEPENDENCIES = sorted((CASES / "dependencies").iterdir())
 FEDERATION = sorted((CASES / "federation").iterdir())
 ACCESS = sorted((CASES / "access").iterdir())
+FILTERS = sorted((CASES / "filters").iterdir())
 TRAFFIC = sorted((CASES / "traffic").iterdir())
 TRUST = sorted((CASES / "trust").iterdir())
 VIRTUAL_DESTINATIONS = sorted((CASES / "virtual-destinations").iterdir())
@@ -69,6 +70,11 @@ def test_access(case: Path, golden: Golden) -> None:
 
 @pytest.mark.parametrize("case", DEPENDENCIES, ids=lambda case: case.name)
 def test_dependencies(case: Path, golden: Golden) -> None:
+    golden.check(case / "out.yaml", result(load(case / "in.yaml")))
+
+
+@pytest.mark.parametrize("case", FILTERS, ids=lambda case: case.name)
+def test_filters(case: Path, golden: Golden) -> None:
     golden.check(case / "out.yaml", result(load(case / "in.yaml")))
 
 

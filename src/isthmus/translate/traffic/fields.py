@@ -28,6 +28,7 @@ from isthmus.istio import objects as istio
 from isthmus.model.problem import Problem
 from isthmus.model.ref import Ref
 from isthmus.translate.federation.objects import Pairs
+from isthmus.translate.traffic.filters import RouteFilter, csrf, csrf_problems
 
 POLICY = "spec.policy"
 LONGEST_REGEX = 1024  # characters; Istio refuses more
@@ -58,6 +59,7 @@ class Field(Enum):
     CORS = "corsPolicy"
     MIRROR = "mirror"
     HEADERS = "headerManipulation"
+    CSRF = "csrf"
     OUTLIERS = "outlierDetection"
     TLS = "mtls"
 
@@ -96,6 +98,7 @@ Value = (
     | istio.Headers
     | istio.OutlierDetection
     | istio.ClientTls
+    | RouteFilter
     | str
 )
 
@@ -112,6 +115,7 @@ def fields_of(policy: Policy | None) -> dict[Field, Value]:
         Field.CORS: _cors(policy.cors_policy) if policy.cors_policy else None,
         Field.MIRROR: _copies(policy.mirror) if policy.mirror else None,
         Field.HEADERS: headers_of(policy.header_manipulation) if policy.header_manipulation else None,
+        Field.CSRF: csrf(policy.csrf) if policy.csrf else None,
         Field.OUTLIERS: outlier_detection(policy.outlier_detection) if policy.outlier_detection else None,
         Field.TLS: istio.ClientTls(mode=policy.mtls.istio.tls_mode.value)
         if policy.mtls and policy.mtls.istio
@@ -145,6 +149,11 @@ def policy_problems(policy: Policy, path: str) -> Iterator[Problem]:
         yield from _mirror_problems(policy.mirror, f"{path}.mirror")
     if policy.header_manipulation is not None:
         yield from _header_problems(policy.header_manipulation, f"{path}.headerManipulation")
+    if policy.csrf is not None:
+        yield from csrf_problems(policy.csrf, f"{path}.csrf")
+        for i, origin in enumerate(policy.csrf.additional_origins):
+            if origin.regex:
+                yield from _regex_problems(origin.regex, f"{path}.csrf.additionalOrigins[{i}].regex")
     if policy.outlier_detection is not None:
         yield from outlier_problems(policy.outlier_detection, f"{path}.outlierDetection")
 

@@ -13,6 +13,7 @@ from isthmus.translate.federation.objects import Pairs, subset_name
 from isthmus.translate.ports import is_http
 from isthmus.translate.traffic.conditions import Condition
 from isthmus.translate.traffic.fields import Copies, Field, Target, Value
+from isthmus.translate.traffic.filters import RouteFilter, route_name
 from isthmus.translate.traffic.merge import Merged, Route, Setting
 
 
@@ -49,6 +50,14 @@ class Use(msgspec.Struct, frozen=True, order=True, gc=False):
     policy: Ref
 
 
+class Filtered(msgspec.Struct, frozen=True, gc=False):
+    """What an EnvoyFilter says of the routes called *name*, since *policy* does."""
+
+    name: str
+    said: RouteFilter
+    policy: Ref
+
+
 class Routing(msgspec.Struct, frozen=True, gc=False):
     """Routes, from specific to general, and what they ask of others. No routes: nothing is to be said."""
 
@@ -56,6 +65,8 @@ class Routing(msgspec.Struct, frozen=True, gc=False):
     uses: tuple[Use, ...]
     """Sorted."""
     refusals: tuple[Refusal, ...]
+    filtered: tuple[Filtered, ...] = ()
+    """By name, each once."""
 
 
 def with_fields(made: istio.HttpRoute, values: Mapping[Field, Value]) -> istio.HttpRoute:
@@ -84,6 +95,7 @@ class _Router:
         self._ports = [port.port for port in ports if is_http(port)]
         self._uses: set[Use] = set()
         self._refusals: dict[Refusal, None] = {}
+        self._filtered: dict[str, Filtered] = {}
 
     def route(self, merged: Merged) -> Routing:
         http: list[istio.HttpRoute] = []
@@ -92,7 +104,8 @@ class _Router:
         if http and http[-1].match:
             # Without a route for all others, Envoy answers 404 to requests that no policy speaks of.
             http.append(istio.HttpRoute(route=(istio.WeightedRoute(destination=istio.RouteTarget(host=self._host)),)))
-        return Routing(tuple(http), tuple(sorted(self._uses)), tuple(self._refusals))
+        filtered = tuple(self._filtered[name] for name in sorted(self._filtered))
+        return Routing(tuple(http), tuple(sorted(self._uses)), tuple(self._refusals), filtered)
 
     def _routes(self, said: Route) -> Iterator[istio.HttpRoute]:
         """The routes of one condition: one for each port whose requests go elsewhere, one for all others."""
@@ -132,6 +145,7 @@ class _Router:
         mirror = self._mirror(said.settings[Field.MIRROR][0], port) if port and Field.MIRROR in values else None
         matched = said.condition.match(0 if alone else port)
         made = istio.HttpRoute(
+            name=self._filter(said.settings[Field.CSRF][0]) if Field.CSRF in values else "",
             match=(matched,) if matched != istio.HttpMatch() else (),
             route=destinations or (istio.WeightedRoute(destination=istio.RouteTarget(host=self._host)),),
             mirror=mirror[0] if mirror else None,
@@ -141,6 +155,14 @@ class _Router:
         if destinations is None and made == istio.HttpRoute(match=made.match, route=made.route):
             return None if said.condition == Condition() or not port else made
         return made
+
+    def _filter(self, setting: Setting) -> str:
+        """The name by which an EnvoyFilter finds the route."""
+        said = setting.value
+        assert isinstance(said, RouteFilter)
+        name = route_name(said)
+        self._filtered.setdefault(name, Filtered(name, said, setting.policy))
+        return name
 
     def _destinations(
         self, setting: Setting, targets: tuple[Target, ...], port: int
