@@ -18,6 +18,7 @@ import typer
 from typer.core import TyperGroup
 
 from isthmus.cli import (
+    access,
     check,
     cluster,
     completion,
@@ -49,7 +50,7 @@ class Commands(TyperGroup):
         return super().resolve_command(ctx, args)
 
     def main(self, args: Sequence[str] | None = None, *rest: Any, **options: Any) -> Any:
-        """Run *args*; a `Failure` becomes two lines on standard error and exit code 1."""
+        """Run *args*; a `Failure` becomes two lines on standard error and its exit code."""
         if COMPLETE in os.environ:
             from typer.completion import get_completion_inspect_parameters
 
@@ -62,7 +63,7 @@ class Commands(TyperGroup):
             if failure.next_step:
                 typer.secho("try:   ", fg="yellow", err=True, nl=False)
                 typer.echo(failure.next_step, err=True)
-            raise SystemExit(1) from None
+            raise SystemExit(failure.code) from None
 
 
 app = typer.Typer(
@@ -98,6 +99,12 @@ clusters.command("list")(cluster.list_clusters)
 meshes = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Restart what runs with an older certificate.")
 meshes.command("restart")(mesh.restart)
 
+accesses = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Who may call whom, and what a change would open or close."
+)
+accesses.command("can")(access.can)
+accesses.command("matrix")(access.matrix)
+
 laboratory = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Real clusters with Istio on this machine, without containers."
 )
@@ -117,6 +124,7 @@ app.add_typer(laboratory, name="lab")
 app.command("check")(check.check)
 app.command("get")(get.get)
 app.command("describe")(describe.describe)
+app.add_typer(accesses, name="access")
 app.command("translate")(translate.translate)
 app.command("version")(version.version)
 app.command("completion")(completion.completion)
