@@ -59,7 +59,7 @@ class SettingsSpec(ApiStruct, frozen=True):
     """Defaults of one management plane."""
 
     mtls: MtlsPolicy | None = None
-    """TLS of every generated DestinationRule, unless a TrafficPolicy says otherwise; omitted means DISABLE."""
+    """TLS of generated DestinationRules unless a TrafficPolicy says otherwise; omitted leaves it to Istio."""
     networking_extension_servers: tuple[GrpcServer, ...] = ()
     """Servers that may add to or override the outputs; called in this order, later ones win."""
     discovery: DiscoverySettings | None = None

@@ -24,6 +24,7 @@ from isthmus.api.traffic_policy import TrafficPolicy, TrafficPolicyStatus
 from isthmus.api.virtual_destination import VirtualDestination, VirtualDestinationStatus
 from isthmus.api.virtual_mesh import VirtualMesh, VirtualMeshStatus
 from isthmus.flow import Fetch, Graph, Source, Tap
+from isthmus.istio.objects import ClientTls
 from isthmus.model.problem import Problem
 from isthmus.model.ref import Kind, Ref
 from isthmus.translate.access.derivations import Access
@@ -60,7 +61,7 @@ from isthmus.translate.statuses import (
     virtual_mesh_status,
     workload_status,
 )
-from isthmus.translate.traffic.derivations import Traffic
+from isthmus.translate.traffic.derivations import DEFAULT, Traffic
 from isthmus.translate.traffic.filter_outputs import FilterOutputs
 from isthmus.translate.traffic.reach import Reach
 from isthmus.translate.trust.derivations import Trust
@@ -76,6 +77,9 @@ INPUTS: tuple[type[Resource], ...] = (
     CertificateVerification, Settings,
 )  # fmt: skip
 """The kinds that the engine reads."""
+
+SETTINGS = "settings"
+"""Name of the Settings that count, in the management namespace."""
 
 
 class WriteError(msgspec.Struct, frozen=True):
@@ -158,6 +162,7 @@ class Engine:
             services_by_identity=by_identity,
             federation=self._federation,
             reach=reach,
+            default_tls=graph.expand("default TLS", self._sources[Settings.KIND], self._default_tls),
         )
         virtual_destination_outputs = VirtualDestinationOutputs(
             graph,
@@ -400,6 +405,13 @@ class Engine:
         if ref.namespace != self._namespace:
             return ()
         return ((ref.name, cluster.spec.cluster_domain or DEFAULT_CLUSTER_DOMAIN),)
+
+    def _default_tls(self, _: Fetch, ref: Ref, settings: Settings) -> tuple[tuple[str, ClientTls], ...]:
+        """What the settings that count say. Source: reference, Settings; where they say nothing, Istio decides."""
+        mtls = settings.spec.mtls
+        if ref != Ref("", self._namespace, SETTINGS) or mtls is None or mtls.istio is None:
+            return ()
+        return ((DEFAULT, ClientTls(mode=mtls.istio.tls_mode.value)),)
 
     def _mesh_status(self, fetch: Fetch, ref: Ref, _: object) -> MeshStatus:
         member = fetch.get(self._membership.member, ref)

@@ -400,11 +400,14 @@ def virtual_mesh_status(
 def settings_status(settings: Settings) -> SettingsStatus:
     """Status of the settings; warnings name those that have no effect."""
     spec = settings.spec
-    mode = spec.mtls.istio.tls_mode if spec.mtls and spec.mtls.istio else TlsMode.DISABLE
+    mode = spec.mtls.istio.tls_mode if spec.mtls and spec.mtls.istio else TlsMode.ISTIO_MUTUAL
     detectors = spec.discovery.istio.ingress_gateway_detectors if spec.discovery and spec.discovery.istio else {}
     warnings = []
     if mode is not TlsMode.ISTIO_MUTUAL:
-        warnings.append(f"spec.mtls {_UNSERVED}: calls between clusters are ISTIO_MUTUAL whatever it says")
+        warnings.append(
+            f"spec.mtls: {mode.value} counts for calls within a cluster; those between clusters stay ISTIO_MUTUAL, or "
+            "else no gateway could tell where to"
+        )
     if spec.networking_extension_servers:
         warnings.append(f"spec.networkingExtensionServers {_UNSERVED}: nobody is asked")
     if detectors:

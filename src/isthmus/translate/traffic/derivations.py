@@ -27,6 +27,7 @@ from isthmus.translate.traffic.reach import Reach
 from isthmus.translate.traffic.routes import Reachable, Routing, Unreachable, Use, route
 
 ISTIO_MUTUAL = "ISTIO_MUTUAL"
+DEFAULT = "default"
 
 
 class PolicyRule(msgspec.Struct, frozen=True, gc=False):
@@ -80,7 +81,10 @@ class Traffic:
         services_by_identity: Index[Ref, Ref, ServiceFacts],
         federation: Federation,
         reach: Reach,
+        default_tls: Collection[str, istio.ClientTls],
     ) -> None:
+        """*default_tls* holds at DEFAULT the TLS of rules for which no policy says any, or nothing."""
+        self._default_tls = default_tls
         self._services_by_identity = services_by_identity
         self._federation = federation
         self._reached = reach
@@ -226,7 +230,7 @@ class Traffic:
             metadata=metadata(where.name, where.namespace, parents_annotation(whose)),
             spec=istio.DestinationRuleSpec(
                 host=self._reached.fqdn(fetch, where),
-                traffic_policy=_traffic_policy(said),
+                traffic_policy=_traffic_policy(said, fetch.get(self._default_tls, DEFAULT)),
                 subsets=subsets(labels_of(uses)),
             ),
         )
@@ -238,8 +242,8 @@ def labels_of(uses: Iterable[Use]) -> tuple[Pairs, ...]:
     return tuple(sorted({use.labels for use in uses}))
 
 
-def _traffic_policy(said: dict[Field, Setting]) -> istio.DestinationTraffic | None:
-    tls = said[Field.TLS].value if Field.TLS in said else None
+def _traffic_policy(said: dict[Field, Setting], default: istio.ClientTls | None) -> istio.DestinationTraffic | None:
+    tls = said[Field.TLS].value if Field.TLS in said else default
     outliers = said[Field.OUTLIERS].value if Field.OUTLIERS in said else None
     if tls is None and outliers is None:
         return None
