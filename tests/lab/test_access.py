@@ -1,109 +1,177 @@
-"""Access across clusters: who may call is decided by the callee's sidecar, from the caller's certificate.
-
-This version does not write AuthorizationPolicies yet; those that the walk-through expects of it are applied by hand.
-"""
+"""Deny by default, allow by policy: `access-policy.yaml` on real clusters, where the callees' proxies enforce it."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator
-from functools import partial
+import json
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import yaml
 
-from tests.lab.running import WALKTHROUGH, Json, Lab, eventually
-from tests.lab.test_walkthrough import OTHER, reviews_of
+from tests.lab.accessing import (
+    CALLERS,
+    DENIED,
+    SERVICES,
+    Caller,
+    Request,
+    access_policy,
+    allows,
+    apply,
+    ask,
+    destination,
+    each_service,
+    is_refused,
+    nobody_allowed,
+    refusals,
+    rules,
+    settled,
+)
+from tests.lab.running import WALKTHROUGH, Json, Lab, commands, eventually
+from tests.lab.test_walkthrough import CLUSTERS, OTHER
+from tests.lab.trusting import gateway
 
-CLUSTERS = tuple(OTHER)
-ALLOWED = ("cluster1", "productpage-v1")
-EXPECTED = ("authorization-policy-details.yaml", "authorization-policy-reviews.yaml")
+SECTION = "Deny by default, allow by policy"
+ALLOWED = Caller("cluster1", "productpage-v1")
+EXPECTED = ("details", "reviews")
 
 
 @pytest.fixture(scope="module")
 def restricted(federated: Lab) -> Iterator[Lab]:
-    """Only the product page of cluster1 may call details and reviews, on both clusters. Undone after the tests."""
-    policies = [yaml.safe_load((WALKTHROUGH / "expected" / name).read_text()) for name in EXPECTED]
-    for policy in policies:
-        del policy["metadata"]["labels"]  # with these our agent would take it for its own, and delete it
-    try:
-        for cluster in CLUSTERS:
-            for policy in policies:
-                federated.apply(cluster, policy)
-        settle(federated, lambda cluster, workload: (cluster, workload) == ALLOWED)
+    """Only what `access-policy.yaml` allows is allowed. Everything is, after the tests."""
+    *blocks, everybody = commands(SECTION)
+    with nobody_allowed(federated):
+        for block in blocks:
+            federated.shell(block)
+        settled(federated, "exactly what the policy allows is answered", [*each_service()], may)
         yield federated
-    finally:
-        for cluster in CLUSTERS:
-            federated.kubectl(cluster, "delete", "authorizationpolicies", "-n", "default", "details", "reviews")
-        settle(federated, lambda cluster, workload: True)
+        federated.shell(everybody)
+        settled(federated, "everybody is answered", [*each_service()], lambda caller, request: True)
 
 
-def settle(lab: Lab, may_call: Callable[[str, str], bool]) -> None:
-    """Wait until every caller is answered or refused as it should be, again and again.
-
-    Envoy applies a new policy to new connections; one that was open serves a last request by the old one.
-    """
-    for cluster, workload in itertools.product(CLUSTERS, ("client", "productpage-v1")):
-        wanted = 200 if may_call(cluster, workload) else 403
-        for service, at in itertools.product(("details", "reviews"), CLUSTERS):
-            target = url(service, at) if at != cluster else f"http://{service}:9080/{service}/0"
-            eventually(
-                f"{workload} of {cluster} gets {wanted} from {service} of {at}",
-                partial(all_answers_are, lab, cluster, workload, target, wanted),
-            )
+def may(caller: Caller, request: Request) -> bool:
+    """What `access-policy.yaml` says."""
+    return caller == ALLOWED and request.service in EXPECTED
 
 
-def all_answers_are(lab: Lab, cluster: str, workload: str, target: str, status: int) -> bool:
-    return {answer["status"] for answer in lab.call(cluster, target, "-n", "10", workload=workload)} == {status}
+@pytest.mark.parametrize("cluster", CLUSTERS)
+@pytest.mark.parametrize("name", EXPECTED)
+def test_the_policies_are_those_of_the_walk_through(restricted: Lab, cluster: str, name: str) -> None:
+    expected = yaml.safe_load((WALKTHROUGH / "expected" / f"authorization-policy-{name}.yaml").read_text())
+    expected["metadata"]["labels"]["relay-agent"] = cluster
+
+    [found] = restricted.objects(cluster, "authorizationpolicies", "-n", "default", name)
+
+    assert {key: found["metadata"][key] for key in expected["metadata"]} == expected["metadata"]
+    assert found["spec"] == expected["spec"]
+    assert restricted.pods(cluster, f"app={name}")
 
 
-def is_refused(answer: Json) -> bool:
-    """Whether a sidecar refused the call; the application behind it was not asked."""
-    return answer["status"] == 403 and answer["body"] == "RBAC: access denied" and "pod" not in answer
+def test_exactly_the_allowed_calls_are_answered(restricted: Lab) -> None:
+    """Of every caller, callee and cluster: 200 from a pod of the right service, or 403 from the callee's proxy."""
+    requests = [*each_service()]
+    pods = {(r.cluster, r.service): restricted.pods(r.cluster, f"app={r.service}") for r in requests}
+    before = {(r.cluster, r.service): refusals(restricted, r.cluster, r.service) for r in requests}
+
+    answers = ask(restricted, requests)
+
+    refused = dict.fromkeys(before, 0)
+    for (caller, request), answer in answers.items():
+        place = (request.cluster, request.service)
+        if may(caller, request):
+            assert (answer["status"], answer["cluster"], answer["service"]) == (200, *place), (caller, request)
+            assert answer["pod"] in pods[place]
+        else:
+            assert is_refused(answer), (caller, request, answer)
+            refused[place] += 1
+    counted = {place: refusals(restricted, *place) - before[place] for place in before}
+    for place, count in counted.items():
+        more = 2 if place[1] == "ratings" else 0  # those of reviews that were answered have called it
+        assert refused[place] <= count <= refused[place] + more, place
+    assert len(answers) == len(CALLERS) * len(SERVICES) * len(CLUSTERS)
+    restricted.measured.append(f"access: {len(answers)} callers and callees, {sum(refused.values())} refused")
 
 
-def url(service: str, cluster: str) -> str:
-    return f"http://{service}.default.svc.{cluster}.global:9080/{service}/0"
+def test_the_rules_on_paper_say_the_same(restricted: Lab) -> None:
+    """The evaluator reads from the clusters what the proxies do."""
+    found = rules(restricted)
+
+    for caller in CALLERS:
+        for request in each_service():
+            assert allows(found, caller, request) is may(caller, request), (caller, request)
 
 
-def test_another_workload_of_the_same_cluster_is_refused_across_clusters(restricted: Lab) -> None:
-    answers = [restricted.call("cluster1", url(service, "cluster2"))[0] for service in ("reviews", "details")]
+def test_a_federated_call_is_judged_by_its_caller_not_by_the_gateway(restricted: Lab) -> None:
+    """What reaches the callee across clusters shows the caller's own certificate."""
+    answers = restricted.call(
+        "cluster1", "http://reviews.default.svc.cluster2.global:9080/reviews/0", "-n", "5", workload="productpage-v1"
+    )
 
-    assert all(is_refused(answer) for answer in answers), answers
-
-
-def test_the_allowed_workload_is_answered_across_clusters(restricted: Lab) -> None:
-    answers = restricted.call("cluster1", url("reviews", "cluster2"), "-n", "5", workload="productpage-v1")
-
-    assert reviews_of(restricted, "cluster2", answers) <= {"v1", "v2", "v3"}
+    assert {(answer["status"], answer["cluster"]) for answer in answers} == {(200, "cluster2")}
     told = {answer["body"]["served"]["request"]["x-forwarded-client-cert"] for answer in answers}
     assert all("URI=spiffe://cluster1/ns/default/sa/bookinfo-productpage" in one for one in told)
 
 
-def test_the_same_workload_of_the_other_cluster_is_refused(restricted: Lab) -> None:
-    """An identity is that of its cluster: cluster2's product page is not the one that is allowed."""
-    answers = [
-        restricted.call("cluster2", url("details", "cluster1"), workload="productpage-v1")[0],
-        restricted.call("cluster2", "http://details:9080/details/0", workload="productpage-v1")[0],
-    ]
+@pytest.mark.parametrize("cluster", CLUSTERS)
+def test_the_ingress_gateway_is_reachable_and_what_is_behind_it_as_policies_say(restricted: Lab, cluster: str) -> None:
+    """From outside: the product page's proxy refuses the gateway, until a policy allows the gateway's identity."""
+    url = f"http://{gateway(restricted, cluster)}/productpage"
+    before = refusals(restricted, cluster, "productpage")
 
-    assert all(is_refused(answer) for answer in answers), answers
+    [answer] = restricted.call(OTHER[cluster], url)
+
+    assert (answer["status"], answer["body"]) == (403, DENIED)
+    assert refusals(restricted, cluster, "productpage") == before + 1
+
+    source = {
+        "kubeServiceAccountRefs": {
+            "serviceAccounts": [
+                {
+                    "name": "istio-ingressgateway-service-account",
+                    "namespace": "istio-system",
+                    "clusterName": cluster,
+                }
+            ]
+        }
+    }
+    selected = [destination("productpage", cluster)]
+    apply(restricted, access_policy("from-outside", sourceSelector=[source], destinationSelector=selected))
+    try:
+        page = eventually("the page is served", lambda: all_served(restricted, OTHER[cluster], url))
+        assert (page["cluster"], page["service"]) == (cluster, "productpage")
+    finally:
+        restricted.kubectl("mgmt", "delete", "accesspolicy", "-n", "gloo-mesh", "from-outside")
+        eventually("it is refused again", lambda: all_refused(restricted, OTHER[cluster], url))
 
 
-def test_what_no_policy_restricts_stays_open(restricted: Lab) -> None:
-    [answer] = restricted.call("cluster1", url("ratings", "cluster2"))
-
-    assert (answer["status"], answer["cluster"]) == (200, "cluster2")
-    assert answer["body"]["ratings"] == {"Reviewer1": 5, "Reviewer2": 4}
-    assert answer["pod"] in restricted.pods("cluster2", "app=ratings")
+def all_served(lab: Lab, cluster: str, url: str) -> Json | None:
+    answers = lab.call(cluster, url, "-n", "10")
+    return answers[0] if {answer["status"] for answer in answers} == {200} else None
 
 
-def test_the_product_page_shows_what_it_may_see(restricted: Lab) -> None:
-    """On cluster1 the whole page; on cluster2 a page that stands, with an error in place of either block."""
-    pages = {cluster: restricted.call(cluster, "http://productpage:9080/productpage")[0] for cluster in CLUSTERS}
+def all_refused(lab: Lab, cluster: str, url: str) -> bool:
+    return {answer["status"] for answer in lab.call(cluster, url, "-n", "10")} == {403}
 
-    assert {page["status"] for page in pages.values()} == {200}
-    assert "Book Details" in pages["cluster1"]["body"]
-    assert "Reviews served by" in pages["cluster1"]["body"]
-    assert "Error fetching product details" in pages["cluster2"]["body"]
-    assert "Error fetching product reviews" in pages["cluster2"]["body"]
+
+def test_the_policy_tells_whom_it_selects(restricted: Lab) -> None:
+    """Destinations and callers, on the object and as `meshctl describe` prints them; destinations name the policy."""
+    status: Any = eventually("the status is written", lambda: policy_status(restricted))
+    described = json.loads(restricted.run("meshctl", "describe", "ap", "productpage", "-o", "json", *MGMT))
+
+    selected = {f"{name}-default-{cluster}" for name in EXPECTED for cluster in CLUSTERS}
+    assert status["state"] == "ACCEPTED"
+    assert {key.partition(".")[0] for key in status["destinations"]} == selected
+    assert [key.partition(".")[0] for key in status["workloads"]] == ["productpage-v1-default-cluster1-deployment"]
+    assert {row["destination"] for row in described["selectedDestinations"]} == selected
+    for name in selected:
+        found = json.loads(restricted.run("meshctl", "describe", "destination", name, "-o", "json", *MGMT))
+        assert [row["policy"] for row in found["accessPolicies"]] == ["gloo-mesh/productpage"]
+
+
+MGMT = ("--kubecontext", "mgmt")
+
+
+def policy_status(lab: Lab) -> Json | None:
+    [policy] = lab.objects("mgmt", "accesspolicies", "-n", "gloo-mesh", "productpage")
+    status: Json | None = policy.get("status")
+    return status

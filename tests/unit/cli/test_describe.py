@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 import yaml
 
+from isthmus.api.access_policy import AccessPolicy, AccessPolicySpec, AccessPolicyStatus
 from isthmus.api.base import ObjectMeta
 from isthmus.api.common import ApprovalState, ApprovalStatus, DestinationSelector, KubeServiceMatcher
-from isthmus.api.discovery import Destination, Endpoint, EndpointSubset, KubeService, Mesh, MeshSpec
+from isthmus.api.discovery import Destination, Endpoint, EndpointSubset, KubeService, Mesh, MeshSpec, Workload
 from isthmus.api.issued_certificate import (
     DoubtfulPod,
     IssuedCertificateState,
@@ -22,6 +24,7 @@ from isthmus.api.parse import parse
 from isthmus.api.traffic_policy import TrafficPolicy, TrafficPolicySpec, TrafficPolicyStatus
 from isthmus.cli.describe import as_data
 from isthmus.cli.description import describe_object
+from isthmus.cli.description.access_policy import callers
 from isthmus.cli.description.destination import MAX_ENDPOINTS
 from isthmus.cli.description.parts import Description, Known, selected
 from tests.golden import Golden, load_yaml
@@ -168,3 +171,50 @@ def test_what_was_seen_under_the_root_before_is_not_told() -> None:
     found = certified(workloads=WorkloadCertificates(observed_trust="before", shared=7, other=1))
 
     assert found.facts["Pods' certificates"] == "not known"
+
+
+def test_an_access_policy_tells_who_may_call_what_on_which_cluster() -> None:
+    """The callers in words, then the destinations and the workloads, each with its cluster."""
+    objects = [parse(manifest) for manifest in load_yaml(WALKTHROUGH / "in.yaml")]
+    destinations = tuple(item for item in objects if isinstance(item, Destination))
+    workloads = tuple(item for item in objects if isinstance(item, Workload))
+    policy = parse(yaml.safe_load(AccessPolicy.EXAMPLE))
+    assert isinstance(policy, AccessPolicy)
+    outcome = ApprovalStatus(state=ApprovalState.ACCEPTED)
+    status = AccessPolicyStatus(
+        state=ApprovalState.ACCEPTED,
+        destinations={"details-default-cluster2.gloo-mesh.": outcome},
+        workloads=("productpage-v1-default-cluster1-deployment.gloo-mesh.",),
+    )
+
+    data = as_data(describe_object(msgspec.structs.replace(policy, status=status), Known((), workloads, destinations)))
+
+    assert (data["callers"], data["methods"], data["paths"]) == ("default/bookinfo-productpage@cluster1", "GET", "any")
+    assert {"destination": "details-default-cluster2", "cluster": "cluster2", "state": "ACCEPTED"} in data[
+        "selectedDestinations"
+    ]
+    assert {row["cluster"] for row in data["selectedDestinations"]} == {"cluster1", "cluster2"}
+    assert data["workloadsThatMayCall"] == [
+        {"workload": "productpage-v1-default-cluster1-deployment", "cluster": "cluster1"}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("selector", "words"),
+    [
+        ({}, "any"),
+        ({"kubeIdentityMatcher": {"namespaces": ["a", "b"]}}, "namespace a or b"),
+        ({"kubeIdentityMatcher": {"namespaces": ["a"], "clusters": ["east", "west"]}}, "a/*@east or a/*@west"),
+        ({"kubeServiceAccountRefs": {"serviceAccounts": [{"namespace": "a"}]}}, "a/*@*"),
+        (
+            {"kubeIdentityMatcher": {"namespaces": ["a"]}, "requestIdentityMatcher": {"requestPrincipals": ["x/*"]}},
+            "namespace a and token of x/*",
+        ),
+        ({"requestIdentityMatcher": {"notRequestPrincipals": ["*"]}}, "no token of *"),
+    ],
+)
+def test_callers_of_an_access_policy_are_told_in_words(selector: dict[str, Any], words: str) -> None:
+    spec = msgspec.convert({"sourceSelector": [selector]}, AccessPolicySpec)
+
+    assert callers(spec) == words
+    assert callers(AccessPolicySpec()) == "anybody"

@@ -16,7 +16,7 @@ from isthmus.api.discovery import Destination, Mesh, Workload
 from isthmus.api.kubernetes_cluster import KubernetesCluster
 from isthmus.api.traffic_policy import TrafficPolicy
 from isthmus.api.virtual_mesh import VirtualMesh
-from isthmus.cli.description import cluster, destination, mesh, policy, virtual_mesh, workload
+from isthmus.cli.description import access_policy, cluster, destination, mesh, policy, virtual_mesh, workload
 from isthmus.cli.description.parts import Description, Known, Parts, Section, problems_of
 
 
@@ -34,7 +34,7 @@ _KINDS: dict[type[Resource], _Kind] = {
     Destination: _Kind(destination.describe, (Workload,)),
     KubernetesCluster: _Kind(cluster.describe, (Mesh, Workload, Destination)),
     TrafficPolicy: _Kind(policy.describe, (Destination,)),
-    AccessPolicy: _Kind(policy.describe, (Destination,)),
+    AccessPolicy: _Kind(access_policy.describe, (Destination, Workload)),
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from isthmus.api.discovery import Destination
+from isthmus.cli.description.access_policy import callers
 from isthmus.cli.description.parts import Known, Parts, Section, is_behind, pairs
 
 MAX_ENDPOINTS = 50  # lines that a person still reads; `meshctl get -o yaml` has them all
@@ -57,4 +58,9 @@ def describe(destination: Destination, known: Known) -> Parts:
         sections.append(Section("Workloads behind it", ("WORKLOAD",), workloads))
     meshes = tuple((ref.name,) for ref in applied.federated_to_meshes) if applied else ()
     sections.append(Section("Federated to", ("MESH",), meshes))
+    allowing = tuple(
+        (f"{found.ref.namespace}/{found.ref.name}", callers(found.spec) if found.spec is not None else "")
+        for found in (status.applied_access_policies if status else ())
+    )
+    sections.append(Section("Access policies", ("POLICY", "CALLERS"), allowing))
     return facts, sections
