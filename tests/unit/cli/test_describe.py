@@ -28,7 +28,7 @@ from isthmus.cli.description.access_policy import callers
 from isthmus.cli.description.destination import MAX_ENDPOINTS
 from isthmus.cli.description.parts import Description, Known, selected
 from tests.golden import Golden, load_yaml
-from tests.unit.cli.conftest import WALKTHROUGH
+from tests.unit.cli.conftest import TRAFFIC, WALKTHROUGH
 from tests.unit.cli.meshctl import Clusters, meshctl
 
 
@@ -49,6 +49,38 @@ def test_what_is_said_of_each_kind(words: str, walkthrough: Clusters, golden: Go
 
     assert (result.exit_code, result.stderr) == (0, "")
     golden.check(WALKTHROUGH / f"out.describe-{kind}.txt", result.stdout)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "destination reviews-default-cluster1",
+        "trafficpolicy canary",
+        "trafficpolicy quick",
+        "trafficpolicy patience",
+        "virtualdestination reviews-global",
+    ],
+)
+def test_what_is_said_of_traffic(words: str, traffic: Clusters, golden: Golden) -> None:
+    """Of two policies that say different things both are shown, whichever is asked for."""
+    kind, name = words.split()
+
+    result = meshctl("describe", kind, name, kubeconfig=traffic.kubeconfig)
+
+    assert (result.exit_code, result.stderr) == (0, "")
+    golden.check(TRAFFIC / f"out.describe-{kind}-{name}.txt", result.stdout)
+
+
+def test_conflicts_are_data_too(traffic: Clusters) -> None:
+    words = ("describe", "destination", "reviews-default-cluster1", "-o", "json")
+
+    found = json.loads(meshctl(*words, kubeconfig=traffic.kubeconfig).stdout)
+
+    assert {"field": "requestTimeout", "counts": "gloo-mesh/patience", "leftOut": "gloo-mesh/quick"} in found[
+        "conflicts"
+    ]
+    assert [route["route"] for route in found["routes"]] == ["cluster1/1", "cluster1/2", "cluster2/1"]
+    assert {"labels": "version=v1", "readyPods": "1", "policy": "gloo-mesh/canary"} in found["subsetsInUse"]
 
 
 def test_data_holds_the_same(walkthrough: Clusters) -> None:
@@ -96,7 +128,7 @@ def test_a_policy_shows_the_destinations_it_selects_and_their_outcome() -> None:
     description = describe_object(policy, load())
 
     assert description.facts["State"] == "INVALID (of an older version of the object)"
-    chosen, problems = description.sections
+    _, chosen, problems = description.sections
     assert chosen.rows == (
         ("details-default-cluster2", ""),
         ("productpage-default-cluster2", ""),
@@ -128,7 +160,8 @@ def test_titles_become_keys() -> None:
     data = as_data(describe_object(TrafficPolicy(metadata=ObjectMeta(name="x")), Known()))
 
     assert data == {
-        "kind": "TrafficPolicy", "namespace": "", "name": "x", "state": "not processed yet", "selectedDestinations": []
+        "kind": "TrafficPolicy", "namespace": "", "name": "x", "state": "not processed yet",
+        "callers": "all", "requests": "all", "sets": [], "selectedDestinations": [],
     }  # fmt: skip
 
 

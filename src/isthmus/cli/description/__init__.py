@@ -15,8 +15,19 @@ from isthmus.api.base import Resource
 from isthmus.api.discovery import Destination, Mesh, Workload
 from isthmus.api.kubernetes_cluster import KubernetesCluster
 from isthmus.api.traffic_policy import TrafficPolicy
+from isthmus.api.virtual_destination import VirtualDestination
 from isthmus.api.virtual_mesh import VirtualMesh
-from isthmus.cli.description import access_policy, cluster, destination, mesh, policy, virtual_mesh, workload
+from isthmus.cli.description import (
+    access_policy,
+    cluster,
+    destination,
+    mesh,
+    policy,
+    traffic_policy,
+    virtual_destination,
+    virtual_mesh,
+    workload,
+)
 from isthmus.cli.description.parts import Description, Known, Parts, Section, problems_of
 
 
@@ -31,9 +42,10 @@ _KINDS: dict[type[Resource], _Kind] = {
     VirtualMesh: _Kind(virtual_mesh.describe, (Mesh, Destination)),
     Mesh: _Kind(mesh.describe, (Workload, Destination)),
     Workload: _Kind(workload.describe, (Mesh, Destination)),
-    Destination: _Kind(destination.describe, (Workload,)),
+    Destination: _Kind(destination.describe, (Mesh, Workload, TrafficPolicy)),
     KubernetesCluster: _Kind(cluster.describe, (Mesh, Workload, Destination)),
-    TrafficPolicy: _Kind(policy.describe, (Destination,)),
+    TrafficPolicy: _Kind(traffic_policy.describe, (Mesh, Destination, TrafficPolicy)),
+    VirtualDestination: _Kind(virtual_destination.describe, (Destination, TrafficPolicy)),
     AccessPolicy: _Kind(access_policy.describe, (Destination, Workload)),
 }
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from isthmus.api.discovery import Destination
 from isthmus.cli.description.access_policy import callers
-from isthmus.cli.description.parts import Known, Parts, Section, is_behind, pairs
+from isthmus.cli.description.parts import Known, Parts, Section, is_behind, pairs, state_of
+from isthmus.cli.description.traffic import Policies, conflicts_of, name_of, routes_sections, settings_of
+from isthmus.translate.facts import endpoint_facts
 
 MAX_ENDPOINTS = 50  # lines that a person still reads; `meshctl get -o yaml` has them all
 
@@ -58,9 +62,45 @@ def describe(destination: Destination, known: Known) -> Parts:
         sections.append(Section("Workloads behind it", ("WORKLOAD",), workloads))
     meshes = tuple((ref.name,) for ref in applied.federated_to_meshes) if applied else ()
     sections.append(Section("Federated to", ("MESH",), meshes))
+    sections += _traffic(destination, known)
     allowing = tuple(
         (f"{found.ref.namespace}/{found.ref.name}", callers(found.spec) if found.spec is not None else "")
         for found in (status.applied_access_policies if status else ())
     )
     sections.append(Section("Access policies", ("POLICY", "CALLERS"), allowing))
     return facts, sections
+
+
+def _traffic(destination: Destination, known: Known) -> Iterator[Section]:
+    """The traffic policies on *destination*, what they come to, and the subsets that they name."""
+    found = Policies(known)
+    policies, merged = found.on(destination), found.merged(destination)
+    key = destination.ref.key
+    rows = tuple(
+        (
+            name_of(policy.ref),
+            state_of(policy.status.destinations.get(key) if policy.status else None),
+            settings_of(policy),
+        )
+        for policy in policies
+    )
+    yield Section("Traffic policies", ("POLICY", "STATE", "SETS"), rows)
+    if merged:
+        yield from routes_sections(merged)
+    if conflicts := conflicts_of(merged.values()):
+        lines = tuple((each.field.value, name_of(each.winner), name_of(each.loser)) for each in conflicts)
+        yield Section("Conflicts", ("FIELD", "COUNTS", "LEFT OUT"), lines)
+    if subsets := tuple(_subsets(destination)):
+        yield Section("Subsets in use", ("LABELS", "READY PODS", "POLICY"), subsets)
+
+
+def _subsets(destination: Destination) -> Iterator[tuple[str, str, str]]:
+    """The subsets of *destination* that traffic shifts name."""
+    service, facts = destination.spec.kube_service, endpoint_facts(destination.ref, destination)
+    ready = list(facts.ready()) if facts is not None else []
+    for required in destination.status.required_subsets if destination.status else ():
+        for target in required.traffic_shift.destinations if required.traffic_shift else ():
+            named = target.kube_service
+            if service is not None and named is not None and named.ref == service.ref.ref and named.subset:
+                count = sum(pods for labels, _, _, pods in ready if named.subset.items() <= labels.items())
+                yield pairs(named.subset), str(count), name_of(required.traffic_policy_ref.ref)

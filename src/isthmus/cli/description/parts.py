@@ -10,6 +10,7 @@ import msgspec
 from isthmus.api.base import Resource
 from isthmus.api.common import ApprovalStatus, DestinationSelector, ObjectRef
 from isthmus.api.discovery import Destination, Mesh, Workload
+from isthmus.api.traffic_policy import TrafficPolicy
 from isthmus.translate.facts import service_facts
 from isthmus.translate.selectors import rules_of, selects
 
@@ -40,6 +41,7 @@ class Known(msgspec.Struct, frozen=True):
     meshes: tuple[Mesh, ...] = ()
     workloads: tuple[Workload, ...] = ()
     destinations: tuple[Destination, ...] = ()
+    traffic_policies: tuple[TrafficPolicy, ...] = ()
 
     @classmethod
     def of(cls, resources: Iterable[Resource]) -> Known:
@@ -49,6 +51,7 @@ class Known(msgspec.Struct, frozen=True):
             meshes=tuple(item for item in found if isinstance(item, Mesh)),
             workloads=tuple(item for item in found if isinstance(item, Workload)),
             destinations=tuple(item for item in found if isinstance(item, Destination)),
+            traffic_policies=tuple(item for item in found if isinstance(item, TrafficPolicy)),
         )
 
 
