@@ -18,10 +18,13 @@ from isthmus.api.certificate_verification import CertificateVerification, Certif
 from isthmus.api.common import ApprovalState, ApprovalStatus
 from isthmus.api.discovery import Destination, DestinationStatus, Mesh, MeshStatus, Workload, WorkloadStatus
 from isthmus.api.kubernetes_cluster import KubernetesCluster
+from isthmus.api.route_table import RouteTable
 from isthmus.api.service_dependency import ServiceDependency, ServiceDependencyStatus
 from isthmus.api.settings import Settings
 from isthmus.api.traffic_policy import TrafficPolicy, TrafficPolicyStatus
 from isthmus.api.virtual_destination import VirtualDestination, VirtualDestinationStatus
+from isthmus.api.virtual_gateway import VirtualGateway
+from isthmus.api.virtual_host import VirtualHost
 from isthmus.api.virtual_mesh import VirtualMesh, VirtualMeshStatus
 from isthmus.flow import Fetch, Graph, Source, Tap
 from isthmus.istio.objects import ClientTls
@@ -41,6 +44,9 @@ from isthmus.translate.facts import (
 from isthmus.translate.federation.derivations import Federation
 from isthmus.translate.federation.gateways import MeshGateways
 from isthmus.translate.federation.outputs import FederationOutputs
+from isthmus.translate.gateways.derivations import Gateways
+from isthmus.translate.gateways.outcomes import GatewayOutcomes
+from isthmus.translate.gateways.statuses import with_failures, with_routes
 from isthmus.translate.membership import DEFAULT_SUFFIX, Membership
 from isthmus.translate.output import Output, OutputKey, StatusKey, Translation
 from isthmus.translate.ports import is_tcp
@@ -73,8 +79,8 @@ from isthmus.translate.virtual_destinations.outputs import VirtualDestinationOut
 
 INPUTS: tuple[type[Resource], ...] = (
     Mesh, Workload, Destination, KubernetesCluster,
-    VirtualMesh, TrafficPolicy, AccessPolicy, VirtualDestination, ServiceDependency, AccessLogRecord,
-    CertificateVerification, Settings,
+    VirtualMesh, TrafficPolicy, AccessPolicy, VirtualDestination, VirtualGateway, VirtualHost, RouteTable,
+    ServiceDependency, AccessLogRecord, CertificateVerification, Settings,
 )  # fmt: skip
 """The kinds that the engine reads."""
 
@@ -155,6 +161,17 @@ class Engine:
             virtual_destinations=self._virtual_destinations,
             endpoints=endpoints,
         )
+        gateways = Gateways(
+            graph,
+            virtual_gateways=self._sources[VirtualGateway.KIND],
+            virtual_hosts=self._sources[VirtualHost.KIND],
+            route_tables=self._sources[RouteTable.KIND],
+            policies=self._traffic_policies,
+            destinations=destinations,
+            services=self._services,
+            services_by_identity=by_identity,
+            reach=reach,
+        )
         self._traffic = Traffic(
             graph,
             policies=self._traffic_policies,
@@ -162,6 +179,7 @@ class Engine:
             services_by_identity=by_identity,
             federation=self._federation,
             reach=reach,
+            gateway_uses=gateways.uses,
             default_tls=graph.expand("default TLS", self._sources[Settings.KIND], self._default_tls),
         )
         virtual_destination_outputs = VirtualDestinationOutputs(
@@ -213,6 +231,7 @@ class Engine:
         self._outputs = (
             *federation_outputs.outputs,
             *self._traffic.outputs,
+            *gateways.outputs,
             *FilterOutputs(graph, traffic=self._traffic, meshes=self._mesh_facts).outputs,
             *virtual_destination_outputs.outputs,
             *self._access.outputs,
@@ -229,6 +248,14 @@ class Engine:
         self._mesh_statuses = graph.derive("mesh statuses", self._mesh_facts, self._mesh_status)
         self._destination_statuses = graph.derive("destination statuses", self._services, self._destination_status)
         self._workload_statuses = graph.derive("workload statuses", self._sources[Workload.KIND], self._workload_status)
+        self._gateways = GatewayOutcomes(
+            graph,
+            gateways=gateways,
+            virtual_gateways=self._sources[VirtualGateway.KIND],
+            virtual_hosts=self._sources[VirtualHost.KIND],
+            route_tables=self._sources[RouteTable.KIND],
+            policies=self._traffic_policies,
+        )
         self._outcomes_by_virtual_mesh = graph.index(
             "outcomes by virtual mesh and success",
             self._federation.outcomes,
@@ -258,6 +285,9 @@ class Engine:
                 self._dependencies.missing.tap(),
                 self._dependencies.verdicts.tap(),
             ],
+            VirtualGateway.KIND: [self._gateways.virtual_gateways.tap()],
+            VirtualHost.KIND: [self._gateways.virtual_hosts.tap()],
+            RouteTable.KIND: [self._gateways.route_tables.tap()],
             VirtualDestination.KIND: [
                 self._sources[VirtualDestination.KIND].tap(),
                 self._virtual_destinations.resolved.tap(),
@@ -267,6 +297,7 @@ class Engine:
                 self._traffic_policies.tap(),
                 self._traffic.missing.tap(),
                 self._traffic.verdicts.tap(),
+                self._gateways.policies.tap(),
                 self._senders.tap(),
             ],
             VirtualMesh.KIND: [
@@ -394,6 +425,8 @@ class Engine:
             return self._service_dependency_status(key)
         if key.kind == Workload.KIND:
             return self._workload_statuses.get(key.ref)
+        if key.kind in (VirtualGateway.KIND, VirtualHost.KIND, RouteTable.KIND):
+            return self._gateway_status(key)
         if key.kind == CertificateVerification.KIND:
             return self._verifications.get(key.ref)
         present = self._sources[key.kind].get(key.ref)
@@ -452,7 +485,7 @@ class Engine:
         accepted = [policy for policy, found in verdicts.items() if found.state is ApprovalState.ACCEPTED]
         judged = fetch.get(self._access.judged, ref) or {}
         allowed = [policy for policy, found in judged.items() if found.state is ApprovalState.ACCEPTED]
-        named = sorted({use.policy for use in self._traffic.uses_of(fetch, service.service)})
+        named = sorted({use.who.ref for _, use in fetch.group(self._traffic.uses_by_service, service.service)})
         return destination_status(
             local_fqdn(service.service, domain),
             fetch.get(self._federation.federated, ref),
@@ -524,7 +557,8 @@ class Engine:
         verdicts = {destination: found for (_, destination), found in self._traffic.verdicts.get(key.ref) or ()}
         failures = {error.subject: _failure(output, error) for output, error in self._errors_by_parent.get(key) or ()}
         workloads = self._senders.get(key.ref) or ()
-        return traffic_policy_status(policy, problems, missing, verdicts, failures, workloads)
+        status = traffic_policy_status(policy, problems, missing, verdicts, failures, workloads)
+        return status if problems else with_routes(status, self._gateways.policies.get(key.ref))
 
     def _access_policy_status(self, key: StatusKey) -> AccessPolicyStatus | None:
         policy = self._access_policies.get(key.ref)
@@ -546,12 +580,17 @@ class Engine:
         failures = {error.subject: _failure(output, error) for output, error in self._errors_by_parent.get(key) or ()}
         return service_dependency_status(dependency, missing, verdicts, failures)
 
+    def _gateway_status(self, key: StatusKey) -> ApiStruct | None:
+        status = self._gateways.status(key)
+        found = self._errors_by_parent.get(key) or ()
+        return with_failures(status, [_failure(output, error) for output, error in found]) if status else None
+
     def _virtual_destination_status(self, key: StatusKey) -> VirtualDestinationStatus | None:
         virtual = self._sources[VirtualDestination.KIND].get(key.ref)
         if virtual is None:
             return None
         problems = tuple(str(problem) for problem in self._virtual_destinations.problems.get(key.ref) or ())
-        naming = {use.policy for _, use in self._traffic.uses_by_service.get(key.ref) or ()}
+        naming = {use.who.ref for _, use in self._traffic.uses_by_service.get(key.ref) or ()}
         policies = [found for policy in sorted(naming) if (found := self._traffic_policies.get(policy)) is not None]
         failures = {error.subject: _failure(output, error) for output, error in self._errors_by_parent.get(key) or ()}
         resolved = self._virtual_destinations.resolved.get(key.ref)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from functools import partial
+from typing import Any
 
 import msgspec
 
@@ -81,6 +82,7 @@ class Traffic:
         services_by_identity: Index[Ref, Ref, ServiceFacts],
         federation: Federation,
         reach: Reach,
+        gateway_uses: Collection[tuple[Any, str, Use], Use],
         default_tls: Collection[str, istio.ClientTls],
     ) -> None:
         """*default_tls* holds at DEFAULT the TLS of rules for which no policy says any, or nothing."""
@@ -109,6 +111,14 @@ class Traffic:
         self.uses_by_service: Index[Ref, tuple[Ref, str, Use], Use] = graph.index(
             "subsets in routes by service", uses, lambda _, use: (use.service,)
         )
+        self._gateway_uses: Index[tuple[str, Ref], tuple[Any, str, Use], Use] = graph.index(
+            "subsets in routes of gateways by cluster and service",
+            gateway_uses,
+            lambda key, use: ((key[1], use.service),),
+        )
+        self._gateway_uses_by_service: Index[Ref, tuple[Any, str, Use], Use] = graph.index(
+            "subsets in routes of gateways by service", gateway_uses, lambda _, use: (use.service,)
+        )
         self.judged: Collection[Ref, dict[Ref, ApprovalStatus]] = graph.derive(
             "judged destinations", self.routed, self._judge
         )
@@ -129,15 +139,18 @@ class Traffic:
 
     def uses_on(self, fetch: Fetch, cluster: str, service: Ref) -> tuple[Use, ...]:
         """The subsets of *service* that routes on *cluster* name."""
-        return tuple(use for _, use in fetch.group(self._uses, (cluster, service)))
+        where = (cluster, service)
+        return tuple(use for uses in (self._uses, self._gateway_uses) for _, use in fetch.group(uses, where))
 
     def uses_of(self, fetch: Fetch, service: Ref) -> tuple[Use, ...]:
         """The subsets of *service* that routes of any cluster name."""
-        return tuple(use for _, use in fetch.group(self.uses_by_service, service))
+        by_service = (self.uses_by_service, self._gateway_uses_by_service)
+        return tuple(use for uses in by_service for _, use in fetch.group(uses, service))
 
     def uses_abroad(self, fetch: Fetch, service: Ref) -> tuple[Use, ...]:
         """The subsets of *service* that routes of other clusters than its own name."""
-        found = fetch.group(self.uses_by_service, service)
+        by_service = (self.uses_by_service, self._gateway_uses_by_service)
+        found = (each for uses in by_service for each in fetch.group(uses, service))
         return tuple(use for (_, cluster, _), use in found if cluster != service.cluster)
 
     def _read(self, fetch: Fetch, ref: Ref, policy: TrafficPolicy) -> PolicyFacts | None:
@@ -193,7 +206,7 @@ class Traffic:
             for use in client.routing.uses:
                 if not self._reached.has_pods(fetch, use.service, use.labels):
                     labels = ", ".join(f"{name}: {value}" for name, value in use.labels)
-                    warnings[use.policy][
+                    warnings[use.who.ref][
                         f"spec.policy.trafficShift: no ready pod of {use.service.key} has {labels}: requests that go "
                         "there are answered with 503"
                     ] = None
@@ -224,8 +237,8 @@ class Traffic:
         uses, said = self.uses_on(fetch, where.cluster, where), self.said(fetch, ref, where.cluster)
         if not uses and not said:
             return
-        policies = dict.fromkeys(sorted({*(use.policy for use in uses), *(each.policy for each in said.values())}))
-        whose = parents(TrafficPolicy.KIND, *policies)
+        policies = parents(TrafficPolicy.KIND, *(each.policy for each in said.values()))
+        whose = tuple(sorted({*(use.who for use in uses), *policies}))
         rule = istio.DestinationRule(
             metadata=metadata(where.name, where.namespace, parents_annotation(whose)),
             spec=istio.DestinationRuleSpec(

@@ -7,9 +7,12 @@ from collections.abc import Callable, Iterator, Mapping
 import msgspec
 
 from isthmus.api.discovery import ServicePort
+from isthmus.api.traffic_policy import TrafficPolicy
 from isthmus.istio import objects as istio
 from isthmus.model.ref import Ref
 from isthmus.translate.federation.objects import Pairs, subset_name
+from isthmus.translate.output import StatusKey
+from isthmus.translate.parents import parents
 from isthmus.translate.ports import is_http
 from isthmus.translate.traffic.conditions import Condition
 from isthmus.translate.traffic.fields import Copies, Field, Target, Value
@@ -43,11 +46,11 @@ class Refusal(msgspec.Struct, frozen=True, gc=False):
 
 
 class Use(msgspec.Struct, frozen=True, order=True, gc=False):
-    """A subset of *service* that a route of *policy* names, by its labels."""
+    """A subset of *service* that a route of *who* names, by its labels."""
 
     service: Ref
     labels: Pairs
-    policy: Ref
+    who: StatusKey
 
 
 class Filtered(msgspec.Struct, frozen=True, gc=False):
@@ -176,7 +179,7 @@ class _Router:
                 return None
             subset = subset_name(target.subset) if target.subset else ""
             if target.subset:
-                uses.append(Use(target.service, target.subset, setting.policy))
+                uses.append(Use(target.service, target.subset, *parents(TrafficPolicy.KIND, setting.policy)))
             destination = istio.RouteTarget(host=found[0], subset=subset, port=istio.PortSelector(number=found[1]))
             made.append(istio.WeightedRoute(destination=destination, weight=target.weight))
         self._uses.update(uses)

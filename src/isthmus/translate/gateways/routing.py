@@ -1,0 +1,165 @@
+"""The routes of one host on one cluster, by names that the gateways of that cluster know."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from math import gcd
+
+import msgspec
+
+from isthmus.istio import objects as istio
+from isthmus.model.ref import Ref
+from isthmus.translate.federation.objects import subset_name
+from isthmus.translate.gateways.findings import Finding, Weight
+from isthmus.translate.gateways.policies import Treated, TreatedHost
+from isthmus.translate.gateways.routes import Forward, Share
+from isthmus.translate.output import StatusKey
+from isthmus.translate.traffic.conditions import ANY_SENDER, Condition, Request
+from isthmus.translate.traffic.fields import Copies, Field
+from isthmus.translate.traffic.routes import Reachable, Unreachable, Use, with_fields
+
+UNREACHABLE = istio.DirectResponse(status=503)
+"""What requests get that no destination can be given to: without it they would fall to a more general route."""
+
+_OF_ANSWERS = (Field.CORS, Field.HEADERS)
+"""What Istio takes on routes that send nothing on."""
+
+
+class Lookup(msgspec.Struct, frozen=True):
+    """What routes ask of a cluster."""
+
+    reach: Callable[[Ref, bool], Reachable | Unreachable]
+    """A service, or with True a Destination outside any mesh, as the cluster's proxies know it."""
+    has_pods: Callable[[Use], bool]
+
+
+class HostRouting(msgspec.Struct, frozen=True, gc=False):
+    """The routes of a host on a cluster, or of connections that are not looked into, and what they ask of others."""
+
+    http: tuple[istio.HttpRoute, ...]
+    connections: tuple[istio.WeightedRoute, ...]
+    uses: tuple[Use, ...]
+    """Subsets that routes name, sorted."""
+    externals: tuple[Ref, ...]
+    """Destinations outside any mesh that routes go to, sorted."""
+    findings: tuple[Finding, ...]
+
+
+def route_host(host: TreatedHost, lookup: Lookup) -> HostRouting:
+    """The routes of *host* where *lookup* looks."""
+    router = _Router(lookup)
+    return router.result(http=tuple(router.route(each) for each in host.routes))
+
+
+def route_connections(shares: Sequence[Share], owner: StatusKey, path: str, lookup: Lookup) -> HostRouting:
+    """Where connections go as *shares*, written by *owner* at field path *path*, say."""
+    router = _Router(lookup)
+    return router.result(connections=router.destinations(shares, owner, path))
+
+
+class _Router:
+    """Makes routes, and gathers what they ask of others and what is wrong with them."""
+
+    def __init__(self, lookup: Lookup) -> None:
+        self._lookup = lookup
+        self._uses: set[Use] = set()
+        self._externals: set[Ref] = set()
+        self._findings: dict[Finding, None] = {}
+
+    def result(
+        self, http: tuple[istio.HttpRoute, ...] = (), connections: tuple[istio.WeightedRoute, ...] = ()
+    ) -> HostRouting:
+        """The routes that were made, and all that came up."""
+        uses, externals = tuple(sorted(self._uses)), tuple(sorted(self._externals))
+        return HostRouting(http, connections, uses, externals, tuple(self._findings))
+
+    def route(self, treated: Treated) -> istio.HttpRoute:
+        """The route of *treated*."""
+        leaf, action = treated.leaf, treated.leaf.action
+        values = {field: said.value for field, said in treated.said.items()}
+        made = istio.HttpRoute(name=leaf.name, match=_matches(leaf.requests))
+        if isinstance(action, Forward):
+            shares = self.destinations(action.shares, leaf.owner, f"{leaf.path}.routeAction.destinations")
+            if shares:
+                rewrite = istio.HttpRewrite(uri=action.rewrite) if action.rewrite else None
+                made = msgspec.structs.replace(made, route=shares, rewrite=rewrite)
+                return with_fields(self._mirrored(made, treated), values)
+            made = msgspec.structs.replace(made, direct_response=UNREACHABLE)
+        elif isinstance(action, istio.HttpRedirect):
+            made = msgspec.structs.replace(made, redirect=action)
+        else:
+            made = msgspec.structs.replace(made, direct_response=action)
+        return with_fields(made, {field: value for field, value in values.items() if field in _OF_ANSWERS})
+
+    def destinations(self, shares: Sequence[Share], owner: StatusKey, path: str) -> tuple[istio.WeightedRoute, ...]:
+        """Where *shares*, written by *owner* at field path *path*, go; those that cannot be reached are left out."""
+        found: list[tuple[istio.WeightedRoute, int]] = []
+        for i, share in enumerate(shares):
+            target = self._target(share, owner, f"{path}[{i}]")
+            if target is not None:
+                found.append((istio.WeightedRoute(destination=target, headers=share.headers), share.weight))
+        if len(found) < 2:
+            return tuple(route for route, weight in found if weight)
+        weights = proportions([weight for _, weight in found])
+        if not any(weights):
+            return ()
+        return tuple(msgspec.structs.replace(route, weight=w) for (route, _), w in zip(found, weights, strict=True))
+
+    def _target(self, share: Share, owner: StatusKey, path: str) -> istio.RouteTarget | None:
+        target = self._reach(share.service, share.port, owner, path, "destination", external=share.external)
+        if target is not None and share.external:
+            self._externals.add(share.service)
+        if target is None or not share.subset:
+            return target
+        use = Use(share.service, share.subset, owner)
+        if not self._lookup.has_pods(use):
+            labels = ", ".join(f"{name}: {value}" for name, value in share.subset)
+            text = f"{path}: no ready pod of {share.service.key} has {labels}: requests that go there get 503"
+            self._findings[Finding(owner, Weight.WARNING, text)] = None
+        self._uses.add(use)
+        return msgspec.structs.replace(target, subset=subset_name(share.subset))
+
+    def _mirrored(self, made: istio.HttpRoute, treated: Treated) -> istio.HttpRoute:
+        said = treated.said.get(Field.MIRROR)
+        if said is None or not isinstance(said.value, Copies):
+            return made
+        copies = said.value
+        target = self._reach(copies.service, copies.port, said.who, f"{said.path}.mirror", "mirror destination")
+        if target is None:
+            return made
+        share = istio.Percent(value=copies.percentage)
+        return msgspec.structs.replace(made, mirror=target, mirror_percentage=share)
+
+    def _reach(
+        self, service: Ref, port: int, owner: StatusKey, path: str, what: str, *, external: bool = False
+    ) -> istio.RouteTarget | None:
+        found = self._lookup.reach(service, external)
+        if isinstance(found, Unreachable):
+            weight = Weight.LATER if found.later else Weight.ERROR
+            self._findings[Finding(owner, weight, f"{path}: invalid {what} {service.key}: {found.reason}")] = None
+            return None
+        numbers = [each.port for each in found.ports]
+        name = f"{what} {service.key}"
+        if port and port not in numbers:
+            text = f"{path}: specified port {port} does not exist for {name}"
+        elif not numbers:
+            text = f"{path}: {name} has no port"
+        elif not port and service.cluster and len(numbers) > 1:
+            text = f"{path}: must provide port for {name} with multiple ports: one of {', '.join(map(str, numbers))}"
+        else:
+            return istio.RouteTarget(host=found.host, port=istio.PortSelector(number=port or numbers[0]))
+        self._findings[Finding(owner, Weight.ERROR, text)] = None
+        return None
+
+
+def proportions(weights: Sequence[int]) -> list[int]:
+    """*weights* in smallest numbers; to a sum of 100 where that changes none, which Istio wanted before 1.15."""
+    common = gcd(*weights) or 1
+    reduced = [weight // common for weight in weights]
+    total = sum(reduced)
+    return [weight * (100 // total) for weight in reduced] if total and 100 % total == 0 else reduced
+
+
+def _matches(requests: Iterable[Request]) -> tuple[istio.HttpMatch, ...]:
+    found = tuple(Condition(ANY_SENDER, request).match(0) for request in requests)
+    return () if istio.HttpMatch() in found else found
