@@ -6,23 +6,26 @@ one namespace costs little of what else there is.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from isthmus.api.access_policy import AccessPolicy
 from isthmus.api.base import Resource
-from isthmus.api.discovery import Destination, Mesh, Workload
+from isthmus.api.common import KubeServiceMatcher
+from isthmus.api.discovery import Destination, Mesh, ServiceType, Workload
 from isthmus.api.kinds import BY_KIND
 from isthmus.api.parse import ParseFailure, parse
 from isthmus.api.virtual_mesh import VirtualMesh
 from isthmus.cli.failure import Failure
 from isthmus.cli.files import Document
 from isthmus.istio.kinds import AUTHORIZATION_POLICY
-from isthmus.model.ref import Kind, Ref
+from isthmus.model.ref import Ref
 from isthmus.translate.access.emission import Emission
-from isthmus.translate.access.reachability import Fleet
+from isthmus.translate.access.reachability import Fleet, Roster
+from isthmus.translate.facts import MeshFacts, ServiceFacts, mesh_facts
+from isthmus.translate.selectors import Rule, rules_of, selects
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,7 +52,7 @@ class Found(msgspec.Struct):
 class Deletion(msgspec.Struct, frozen=True):
     """An object that a change takes away."""
 
-    kind: Kind
+    resource: type[Resource]
     namespace: str
     name: str
 
@@ -64,14 +67,79 @@ class Changes(msgspec.Struct, frozen=True):
         return bool(self.documents or self.deletions)
 
 
-def found_in(documents: Iterable[Document], namespace: str, scope: Collection[str]) -> Found:
-    """The objects of a saved fleet; kinds that have no part in access are left out. Raises `Failure`."""
+class Scope(msgspec.Struct, frozen=True):
+    """Which destinations are in question: of *namespaces* (none: of any), and if *rules* are given, chosen by one."""
+
+    namespaces: frozenset[str] = frozenset()
+    rules: tuple[Rule, ...] | None = None
+
+    def has(self, manifest: Manifest) -> bool:
+        """Whether a Destination is in question, or may be a gateway, by which the others are reached."""
+        service = (manifest.get("spec") or {}).get("kubeService") or {}
+        if (
+            service.get("serviceType", "CLUSTER_IP") != "CLUSTER_IP"
+            or service.get("externalAddresses")
+            or "istio" in (service.get("workloadSelectorLabels") or {})
+        ):
+            return True
+        where = service.get("ref") or {}
+        if self.namespaces and where.get("namespace") not in self.namespaces:
+            return False
+        if self.rules is None:
+            return True
+        identity = Ref(where.get("clusterName", ""), where.get("namespace", ""), where.get("name", ""))
+        labels = service.get("labels") or {}
+        facts = ServiceFacts(identity, identity, identity, labels, {}, (), ServiceType.CLUSTER_IP, ())
+        return any(selects(rule, facts) for rule in self.rules)
+
+
+def found_in(documents: Iterable[Document], namespace: str, scope: Scope, compared: Changes | None = None) -> Found:
+    """The objects of a saved fleet; kinds that have no part in access are left out. Raises `Failure`.
+
+    Where only what *compared* makes different is asked for, destinations that it cannot touch are left out too.
+    """
     found = Found({kind: {} for kind in READ}, {})
-    _add(found, documents, namespace, scope)
+    destinations: list[Document] = []
+    others: list[Document] = []
+    for each in documents:
+        (destinations if each.manifest.get("kind") == Destination.KIND.kind else others).append(each)
+    _add(found, others, namespace)
+    if compared is not None:
+        scope = Scope(scope.namespaces, _touched(found, compared, namespace))
+    _add(found, (each for each in destinations if scope.has(each.manifest)), namespace)
     return found
 
 
-def _add(found: Found, documents: Iterable[Document], namespace: str, scope: Collection[str]) -> None:
+def _touched(found: Found, changes: Changes, namespace: str) -> tuple[Rule, ...] | None:
+    """What chooses every destination for which *changes* may make a difference; None if any may be."""
+    rules: list[Rule] = []
+    new = Found({kind: {} for kind in READ}, {})
+    _add(new, changes.documents, namespace)
+    roots = {mesh.root_namespace for mesh in _meshes(found)}
+    for cluster, policies in new.own.items():
+        for where, _ in policies:
+            if where in roots:
+                return None
+            rules.append(KubeServiceMatcher(namespaces=(where,), clusters=(cluster,)))
+    if any(objects for kind, objects in new.objects.items() if kind is not AccessPolicy):
+        return None
+    if any(deletion.resource is not AccessPolicy for deletion in changes.deletions):
+        return None
+    gone = {Ref("", each.namespace or namespace, each.name) for each in changes.deletions}
+    for state in (found, new):
+        for ref in gone | new.objects[AccessPolicy].keys():
+            if isinstance(policy := state.objects[AccessPolicy].get(ref), AccessPolicy):
+                rules += rules_of(policy.spec.destination_selector)
+    return tuple(rules)
+
+
+def _meshes(found: Found) -> Iterator[MeshFacts]:
+    for ref, mesh in found.objects[Mesh].items():
+        if isinstance(mesh, Mesh) and (facts := mesh_facts(ref, mesh)) is not None:
+            yield facts
+
+
+def _add(found: Found, documents: Iterable[Document], namespace: str) -> None:
     """Put *documents* in place of what has their identity."""
     errors = []
     for document in documents:
@@ -79,9 +147,7 @@ def _add(found: Found, documents: Iterable[Document], namespace: str, scope: Col
         kind = BY_KIND.get((str(manifest.get("apiVersion")), str(manifest.get("kind"))))
         if manifest.get("kind") == AUTHORIZATION_POLICY.kind:
             _add_own(found.own, document)
-        elif kind is None or kind not in found.objects or (kind is Destination and not in_scope(manifest, scope)):
-            continue
-        else:
+        elif kind is not None and kind in found.objects:
             metadata = manifest.get("metadata")
             if isinstance(metadata, dict) and not metadata.get("namespace"):
                 manifest = {**manifest, "metadata": {**metadata, "namespace": namespace}}
@@ -107,18 +173,6 @@ def _add_own(own: Own, document: Document) -> None:
     own.setdefault(cluster, {})[namespace, name] = manifest
 
 
-def in_scope(manifest: Manifest, scope: Collection[str]) -> bool:
-    """Whether a Destination is of one of the namespaces in *scope* (none: of any), or may be a gateway."""
-    service = (manifest.get("spec") or {}).get("kubeService") or {}
-    return (
-        not scope
-        or (service.get("ref") or {}).get("namespace") in scope
-        or service.get("serviceType", "CLUSTER_IP") != "CLUSTER_IP"
-        or bool(service.get("externalAddresses"))
-        or "istio" in (service.get("workloadSelectorLabels") or {})
-    )
-
-
 def changed(found: Found, changes: Changes, namespace: str) -> Found:
     """*found* after *changes*. Raises `Failure` for what can't be read, or taken away."""
     after = Found(
@@ -128,13 +182,14 @@ def changed(found: Found, changes: Changes, namespace: str) -> Found:
     )
     for deletion in changes.deletions:
         ref = Ref("", deletion.namespace or namespace, deletion.name)
-        if after.objects.get(BY_KIND[deletion.kind.api_version, deletion.kind.kind], {}).pop(ref, None) is None:
+        if after.objects.get(deletion.resource, {}).pop(ref, None) is None:
+            missing = deletion.resource.KIND
             raise Failure(
-                f"there is no {deletion.kind.kind} {ref.namespace}/{ref.name} to take away",
-                f"`meshctl get {deletion.kind.plural} -A` lists those that there are",
+                f"there is no {missing.kind} {ref.namespace}/{ref.name} to take away",
+                f"`meshctl get {missing.plural} -A` lists those that there are",
             )
     _refuse_strangers(changes.documents)
-    _add(after, changes.documents, namespace, ())
+    _add(after, changes.documents, namespace)
     for kind, objects in after.objects.items():
         for ref, resource in objects.items():
             old = found.objects[kind].get(ref)
@@ -162,7 +217,7 @@ def fleets(before: Found, after: Found | None) -> tuple[Fleet, Fleet]:
     for objects in before.objects.values():
         for resource in objects.values():
             emission.set(resource)
-    first = _fleet(before, emission)
+    first = _fleet(before, emission, Roster(_workloads(before)))
     if after is None:
         return first, first
     for kind, objects in after.objects.items():
@@ -172,25 +227,39 @@ def fleets(before: Found, after: Found | None) -> tuple[Fleet, Fleet]:
         for ref, resource in objects.items():
             if resource is not old.get(ref):
                 emission.set(resource)
-    return first, _fleet(after, emission)
+    same = after.objects[Workload] == before.objects[Workload]
+    return first, _fleet(after, emission, first.roster if same else Roster(_workloads(after)))
 
 
-def _fleet(found: Found, emission: Emission) -> Fleet:
+def _fleet(found: Found, emission: Emission, roster: Roster) -> Fleet:
     objects: Mapping[type[Resource], Mapping[Ref, Any]] = found.objects
     return Fleet(
         meshes=objects[Mesh],
-        workloads=objects[Workload],
+        roster=roster,
         destinations=objects[Destination],
         emitted=emission.run(),
         own={cluster: tuple(policies.values()) for cluster, policies in found.own.items()},
     )
 
 
+def _workloads(found: Found) -> Iterator[Workload]:
+    """Those of Istio meshes that are known, without which nobody knows as whom they call."""
+    meshes = {mesh.ref for mesh in _meshes(found)}
+    for workload in found.objects[Workload].values():
+        if isinstance(workload, Workload) and workload.spec.mesh and workload.spec.mesh.ref in meshes:
+            yield workload
+
+
 # --- clusters ---------------------------------------------------------------------------------------------------------
 
 
 async def found_on(
-    kubeconfig: Path | None, context: str, namespace: str, scope: Collection[str], contexts: Mapping[str, str]
+    kubeconfig: Path | None,
+    context: str,
+    namespace: str,
+    scope: Scope,
+    compared: Changes | None,
+    contexts: Mapping[str, str],
 ) -> Found:
     """The fleet of the management cluster, and users' policies of all clusters that a context leads to.
 
@@ -211,15 +280,10 @@ async def found_on(
         (Document(item, f"cluster {management}") for listed in lists for item in listed.items),
         namespace,
         scope,
+        compared,
     )
     known = contexts_of(kubeconfig)
-    clusters = sorted(
-        {
-            m.spec.istio.installation.cluster
-            for m in found.objects[Mesh].values()
-            if isinstance(m, Mesh) and m.spec.istio
-        }
-    )
+    clusters = sorted({mesh.cluster for mesh in _meshes(found)})
     reading = {name: contexts.get(name, name) for name in clusters if name in contexts or name in known}
     labels = [ownership_labels(name, namespace) for name in reading]
     read = await asyncio.gather(*map(partial(_own_policies, kubeconfig), reading.values(), labels))

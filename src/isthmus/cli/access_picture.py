@@ -52,7 +52,7 @@ def svg(matrix: Matrix, title: str) -> str:
     """*matrix* drawn: a row for each service, a column for each caller, namespaces apart."""
     rows, columns = _lines(matrix.callees), _lines(matrix.callers)
     down, across = list(_places(rows, APART, APART)), list(_places(columns, GAP, 0))
-    left = MARGIN + CHARACTER * max((len(each) for row in rows for each in (row.label, row.where)), default=0) + 8
+    left = MARGIN + CHARACTER * max((len(each) for row in rows for each in (row.label, row.where)), default=21) + 8
     heads = SLOPE * CHARACTER * max((len(f"{column.label} {column.where}") for column in columns), default=0)
     top = MARGIN + 62 + heads
     width = max(left + (across[-1] if across else 0) + STEP + max(heads, MARGIN), MARGIN * 2 + 480)
@@ -68,8 +68,9 @@ def svg(matrix: Matrix, title: str) -> str:
     ]
     for column, x in zip(columns, across, strict=True):
         turned = f"translate({left + x + CELL / 2 + 4:.1f} {top - 6:.1f}) rotate(-45)"
-        where = f'<tspan class="where"> {escape(column.where)}</tspan>'
+        where = f'<tspan class="where" dx="5">{escape(column.where)}</tspan>'
         parts.append(f'<text transform="{turned}">{escape(column.label)}{where}</text>')
+    parts.append(_text("where", left - 10, top - 6, "services ↓  callers →"))
     before = ""
     for row, y in zip(rows, down, strict=True):
         if row.where != before:

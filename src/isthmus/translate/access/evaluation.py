@@ -130,6 +130,10 @@ class Effect(msgspec.Struct, frozen=True, eq=False):
     """Who is asked where the action is CUSTOM."""
 
 
+class Effects(dict[tuple[Any, ...], Effect]):
+    """Effects by what they were made of, so that equal policies have one; shared by what is to be compared."""
+
+
 class Policy(msgspec.Struct, frozen=True, eq=False):
     """An AuthorizationPolicy that is in force."""
 
@@ -168,11 +172,11 @@ class Policies:
         manifests: Iterable[Manifest],
         root: str,
         trust_domains: Sequence[str] = (),
-        effects: dict[tuple[Any, ...], Effect] | None = None,
+        effects: Effects | None = None,
     ) -> None:
         self._root = root
         self._trust_domains = tuple(trust_domains)
-        self._effects = effects if effects is not None else {}
+        self._effects = effects if effects is not None else Effects()
         # By namespace and one label that they ask for, so that a workload is not compared with all of its namespace.
         self._found: dict[tuple[str, str, str], list[Policy]] = {}
         for manifest in manifests:

@@ -12,14 +12,14 @@ method or a path is asked with every one that the rules tell apart (`patterns.re
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
+from functools import cache, cached_property, partial
 from typing import Any
 
 import msgspec
 
 from isthmus.api.discovery import Destination, Mesh, ServicePort, Workload
-from isthmus.istio.kinds import AUTHORIZATION_POLICY
 from isthmus.model.ref import Ref
 from isthmus.translate.access import evaluation
 from isthmus.translate.access.emission import Emitted
@@ -30,6 +30,7 @@ from isthmus.translate.access.evaluation import (
     Callers,
     Decision,
     Effect,
+    Effects,
     Masks,
     Policies,
     Policy,
@@ -41,6 +42,7 @@ from isthmus.translate.access.evaluation import (
 from isthmus.translate.access.patterns import representatives
 from isthmus.translate.callers import CallerFacts, caller_facts
 from isthmus.translate.facts import MeshFacts, mesh_facts
+from isthmus.translate.output import Output
 from isthmus.translate.ports import is_http, is_tcp
 from isthmus.translate.trust.domains import DomainFacts, domain_facts
 
@@ -60,24 +62,60 @@ class Reach(Enum):
     """The caller's cluster does not know the callee, or the callee's proxies refuse the caller's trust domain."""
 
 
-class Fleet(msgspec.Struct, frozen=True):
-    """All that the answers follow from, at one instant."""
-
-    meshes: Mapping[Ref, Mesh]
-    workloads: Mapping[Ref, Workload]
-    destinations: Mapping[Ref, Destination]
-    """Those that are asked about, and by which callers are named."""
-    emitted: Emitted
-    own: Mapping[str, Sequence[Mapping[str, Any]]] = {}
-    """By cluster, the AuthorizationPolicies there that are not ours."""
-
-
 class Identity(msgspec.Struct, frozen=True, order=True):
     """As whom pods call. Meshes tell apart what a shared trust domain does not."""
 
     mesh: Ref
     namespace: str
     account: str
+
+
+class Roster:
+    """The workloads of a fleet: who calls, and whose pods are behind services."""
+
+    def __init__(self, workloads: Iterable[Workload]) -> None:
+        self.callers: dict[Ref, CallerFacts] = {}
+        """Workloads by the names that users give them."""
+        self._by_place: dict[tuple[str, str], list[CallerFacts]] = {}
+        self._by_label: dict[tuple[str, str], dict[tuple[str, str], list[CallerFacts]]] = {}
+        for workload in workloads:
+            facts = caller_facts(workload.ref, workload)
+            if facts is not None:
+                where = facts.controller
+                self.callers[where] = facts
+                self._by_place.setdefault((where.cluster, where.namespace), []).append(facts)
+
+    def behind(self, destination: Destination) -> list[CallerFacts]:
+        """The workloads that a service selects."""
+        service = destination.spec.kube_service
+        if service is None or not service.workload_selector_labels:
+            return []
+        wanted = service.workload_selector_labels.items()
+        labelled = self._labelled((service.ref.cluster_name, service.ref.namespace))
+        fewest = min((labelled.get(label, []) for label in wanted), key=len)
+        return [facts for facts in fewest if wanted <= facts.labels.items()]
+
+    def _labelled(self, place: tuple[str, str]) -> dict[tuple[str, str], list[CallerFacts]]:
+        """Those of one cluster and namespace, by each of their labels."""
+        found = self._by_label.get(place)
+        if found is None:
+            found = self._by_label[place] = {}
+            for facts in self._by_place.get(place, ()):
+                for label in facts.labels.items():
+                    found.setdefault(label, []).append(facts)
+        return found
+
+
+class Fleet(msgspec.Struct, frozen=True):
+    """All that the answers follow from, at one instant."""
+
+    meshes: Mapping[Ref, Mesh]
+    roster: Roster
+    destinations: Mapping[Ref, Destination]
+    """Those that are asked about, and by which callers are named."""
+    emitted: Emitted
+    own: Mapping[str, Sequence[Mapping[str, Any]]] = {}
+    """By cluster, the AuthorizationPolicies there that are not ours."""
 
 
 class Port(msgspec.Struct, frozen=True):
@@ -180,13 +218,7 @@ class NotFound(LookupError):
 
 def identities(*fleets: Fleet) -> tuple[Identity, ...]:
     """Everybody who calls in any of *fleets*, sorted: the numbering that `Reachability` of all of them share."""
-    return tuple(sorted({_identity(facts) for fleet in fleets for facts in _callers(fleet)}))
-
-
-def _callers(fleet: Fleet) -> Iterator[CallerFacts]:
-    for ref, workload in fleet.workloads.items():
-        if (facts := caller_facts(ref, workload)) is not None and facts.mesh in fleet.meshes:
-            yield facts
+    return tuple(sorted({_identity(facts) for fleet in fleets for facts in fleet.roster.callers.values()}))
 
 
 def _identity(facts: CallerFacts) -> Identity:
@@ -200,10 +232,10 @@ class Reachability:
         self,
         fleet: Fleet,
         numbered: Sequence[Identity] = (),
-        effects: dict[tuple[Any, ...], Effect] | None = None,
+        effects: Effects | None = None,
     ) -> None:
         self._fleet = fleet
-        self._effects = effects if effects is not None else {}
+        self._effects = effects if effects is not None else Effects()
         self._numbered = tuple(numbered) or identities(fleet)
         self._numbers = {identity: number for number, identity in enumerate(self._numbered)}
         self._meshes: dict[Ref, MeshFacts] = {}
@@ -215,39 +247,36 @@ class Reachability:
         self._of_mesh: dict[Ref, int] = {}
         for number, identity in enumerate(self._numbered):
             self._of_mesh[identity.mesh] = self._of_mesh.get(identity.mesh, 0) | 1 << number
-        self._workloads: dict[Ref, list[CallerFacts]] = {}
-        self._labelled: dict[tuple[str, str, str, str], list[CallerFacts]] = {}
-        for found in _callers(fleet):
-            where = found.controller
-            self._workloads.setdefault(where, []).append(found)
-            for label in (("", ""), *found.labels.items()):
-                self._labelled.setdefault((where.cluster, where.namespace, *label), []).append(found)
         self._services = {
             service.ref.ref: ref
             for ref, destination in fleet.destinations.items()
-            if (service := destination.spec.kube_service) is not None and destination.spec.mesh is not None
+            if (service := destination.spec.kube_service) is not None
+            and destination.spec.mesh is not None
+            and destination.spec.mesh.ref in self._meshes
         }
-        self._by_cluster = {cluster: list(found) for cluster, found in fleet.own.items()}
-        # Ours is not written where somebody else's object has its name.
-        taken = {
-            (cluster, each["metadata"].get("namespace", ""), each["metadata"]["name"])
-            for cluster, found in fleet.own.items()
-            for each in found
-        }
+        # Read one namespace at a time, when somebody asks about it.
+        self._unread: dict[tuple[str, str], list[Output | Mapping[str, Any]]] = {}
+        own = set()
+        for cluster, policies in fleet.own.items():
+            for policy in policies:
+                namespace, name = policy["metadata"].get("namespace", ""), policy["metadata"]["name"]
+                own.add((cluster, namespace, name))
+                self._unread.setdefault((cluster, namespace), []).append(policy)
         for key, output in fleet.emitted.policies.items():
-            where = (key.cluster, key.object.namespace, key.object.name)
-            if key.object.kind == AUTHORIZATION_POLICY.kind and where not in taken:
-                self._by_cluster.setdefault(key.cluster, []).append(output.manifest())
-        self._policies: dict[Ref, Policies] = {}
+            # Ours is not written where somebody else's object has its name.
+            if (key.cluster, key.object.namespace, key.object.name) not in own:
+                self._unread.setdefault((key.cluster, key.object.namespace), []).append(output)
+        self._policies: dict[tuple[Ref, str], Policies] = {}
+        self._known: dict[tuple[Ref, frozenset[Ref]], int] = {}
         self._judged: dict[tuple[Kind, bytes], Judged] = {}
 
     # --- names --------------------------------------------------------------------------------------------------------
 
-    @property
+    @cached_property
     def callers(self) -> dict[Ref, int]:
         """The number of everybody who may call, by name, sorted."""
-        named = ((name, self._numbers[_identity(found[0])]) for name, found in self._workloads.items())
-        return dict(sorted(named))
+        found = self._fleet.roster.callers
+        return {name: self._numbers[_identity(found[name])] for name in sorted(found)}
 
     @property
     def services(self) -> tuple[Ref, ...]:
@@ -263,10 +292,13 @@ class Reachability:
 
         Raises `NotFound`.
         """
-        found = self._workloads.get(name)
-        if found is None:
-            destination = self._services.get(name)
-            found = self._behind(self._fleet.destinations[destination]) if destination is not None else []
+        roster = self._fleet.roster
+        if (alone := roster.callers.get(name)) is not None:
+            found = [alone]
+        elif (destination := self._services.get(name)) is not None:
+            found = roster.behind(self._fleet.destinations[destination])
+        else:
+            found = []
         if not found:
             raise NotFound(name)
         return {facts.controller: self._numbers[_identity(facts)] for facts in found}
@@ -275,15 +307,15 @@ class Reachability:
         """What *name* means where it is called: a service, else a workload. Raises `NotFound`."""
         if (ref := self._services.get(name)) is not None:
             return self._service(ref, self._fleet.destinations[ref])
-        if (found := self._workloads.get(name)) is not None:
-            return self._workload(found[0])
+        if (found := self._fleet.roster.callers.get(name)) is not None:
+            return self._workload(found)
         raise NotFound(name)
 
     def _service(self, ref: Ref, destination: Destination) -> Callee:
         service, mesh = destination.spec.kube_service, destination.spec.mesh
         assert service is not None
         assert mesh is not None
-        behind = self._behind(destination)
+        behind = self._fleet.roster.behind(destination)
         pods = {tuple(sorted(facts.labels.items())): facts.labels for facts in behind}
         return Callee(
             name=service.ref.ref,
@@ -306,18 +338,9 @@ class Reachability:
             service = destination.spec.kube_service
             if service is None or service.ref.namespace != facts.controller.namespace:
                 continue
-            if facts in self._behind(destination):
+            if facts in self._fleet.roster.behind(destination):
                 known |= self._fleet.emitted.known_to.get(ref, frozenset())
         return Callee(facts.controller, facts.mesh, (facts.labels,), (Port(0, 0, True),), frozenset(known))
-
-    def _behind(self, destination: Destination) -> list[CallerFacts]:
-        """The workloads that a service selects."""
-        service = destination.spec.kube_service
-        if service is None or not service.workload_selector_labels:
-            return []
-        wanted, where = service.workload_selector_labels.items(), service.ref.ref
-        fewest = min((self._labelled.get((where.cluster, where.namespace, *label), []) for label in wanted), key=len)
-        return [facts for facts in fewest if wanted <= facts.labels.items()]
 
     def _principal(self, identity: Identity) -> str:
         domain = self._domains.get(identity.mesh)
@@ -388,12 +411,16 @@ class Reachability:
 
     def policies(self, callee: Callee, labels: Mapping[str, str]) -> list[Policy]:
         """The AuthorizationPolicies that apply to pods of *callee* with *labels*."""
-        mesh = self._meshes[callee.mesh]
-        found = self._policies.get(callee.mesh)
-        if found is None:
-            domain = self._domains[callee.mesh]
-            found = self._policies[callee.mesh] = Policies(
-                self._by_cluster.get(mesh.cluster, ()),
+        place = (callee.mesh, callee.name.namespace)
+        if (found := self._policies.get(place)) is None:
+            mesh, domain = self._meshes[callee.mesh], self._domains[callee.mesh]
+            namespaces = dict.fromkeys((mesh.root_namespace, callee.name.namespace))
+            found = self._policies[place] = Policies(
+                (
+                    each.manifest() if isinstance(each, Output) else each
+                    for namespace in namespaces
+                    for each in self._unread.get((mesh.cluster, namespace), ())
+                ),
                 mesh.root_namespace,
                 (domain.own, *domain.aliases),
                 self._effects,
@@ -414,6 +441,9 @@ class Reachability:
 
     def known(self, kind: Kind) -> int:
         """The callers whose mesh knows callees of *kind*, and whose certificate passes there."""
+        key = (kind.mesh, kind.known_to)
+        if (known := self._known.get(key)) is not None:
+            return known
         here, found = self._domains[kind.mesh], 0
         passing = {here.own, *here.aliases, *here.accepted}
         for ref, callers in self._of_mesh.items():
@@ -422,7 +452,31 @@ class Reachability:
                 continue
             if not here.refuses or self._domains[ref].own in passing:
                 found |= callers
+        self._known[key] = found
         return found
+
+    def same_for(self, other: Reachability, name: Ref, same_policies: Callable[[str, str], bool]) -> bool:
+        """Whether it is plain, without a look at rules, that *other* says the same about the service *name*.
+
+        *same_policies* tells it of a namespace of a cluster.
+        """
+        ours, theirs = self._fleet, other._fleet
+        ref = self._services.get(name)
+        if ref is None or ref != other._services.get(name) or ours.roster is not theirs.roster:
+            return False
+        destination = ours.destinations[ref]
+        mesh = destination.spec.mesh
+        if destination is not theirs.destinations[ref] or mesh is None or self._meshes != other._meshes:
+            return False
+        if self._domains != other._domains or ours.emitted.known_to.get(ref) != theirs.emitted.known_to.get(ref):
+            return False
+        namespaces = {name.namespace, self._meshes[mesh.ref].root_namespace}
+        return all(same_policies(name.cluster, namespace) for namespace in namespaces)
+
+    def same_policies(self, other: Reachability, cluster: str, namespace: str) -> bool:
+        """Whether the two read the very same AuthorizationPolicies there."""
+        ours, theirs = (each._unread.get((cluster, namespace), []) for each in (self, other))
+        return len(ours) == len(theirs) and all(one is another for one, another in zip(ours, theirs, strict=True))
 
     def passing(self, effects: Iterable[Effect], request: Request) -> Masks:
         """Whose *request* passes pods to which *effects* apply."""
@@ -564,7 +618,8 @@ def difference(
     known: dict[tuple[Kind | None, Kind | None, bool], Compared] = {}
     found: dict[Compared, list[Ref]] = {}
     nobody = Judged(0, 0, 0)
-    for name in sorted(set(callees)):
+    same_policies = cache(partial(before.same_policies, after))
+    for name in sorted({name for name in callees if not before.same_for(after, name, same_policies)}):
         old, new = _found(before, name), _found(after, name)
         was, is_ = before.kind(old) if old else None, after.kind(new) if new else None
         if was is not None and was == is_ and before.known(was) == after.known(was):
