@@ -342,7 +342,7 @@ def _shift_problems(shift: TrafficShift, path: str) -> Iterator[Problem]:
             message = f"the only destination has weight {weights[0]}: it gets all requests; say 100, or leave it out"
             yield Problem(f"{path}.destinations[0].weight", "InvalidWeights", message)
     elif not any(weights):
-        yield Problem(f"{path}.destinations", "InvalidWeights", "all weights are 0: nothing would get the requests")
+        yield Problem(f"{path}.destinations", "InvalidWeights", "all weights are 0: give them shares that sum to 100")
     elif sum(weights) != 100:
         listed = " + ".join(map(str, weights))
         message = f"the weights are {listed} = {sum(weights)}, and have to sum to 100"

@@ -1,0 +1,275 @@
+"""What users get wrong in traffic policies: said with the field and what would do, and harming nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from isthmus.api.base import Resource
+from isthmus.api.common import ApprovalState
+from isthmus.api.parse import ParseFailure, parse
+from isthmus.api.traffic_policy import TrafficPolicy, TrafficPolicyStatus
+from isthmus.istio.kinds import DESTINATION_RULE, VIRTUAL_SERVICE
+from isthmus.istio.objects import DestinationRule, VirtualService
+from isthmus.model.ref import Ref
+from isthmus.translate import Engine
+from isthmus.translate.output import StatusKey
+from isthmus.translate.sources import MAX_LISTED_WORKLOADS
+from isthmus.translate.statuses import MAX_LISTED_POLICIES
+from tests.unit.translate.fleets import gateway, mesh, service, virtual_mesh, workload
+
+REVIEWS = "reviews-default-cluster1.gloo-mesh."
+ONTO_REVIEWS = {
+    "kubeServiceRefs": {"services": [{"name": "reviews", "namespace": "default", "clusterName": "cluster1"}]}
+}
+
+
+def policy(
+    name: str, age: int = 0, onto: Any = ONTO_REVIEWS, matchers: Any = (), sources: Any = (), **said: Any
+) -> Any:
+    """A traffic policy on the reviews of cluster1 as parsing yields it; the higher *age*, the younger."""
+    return parse(
+        {
+            "apiVersion": "networking.mesh.gloo.solo.io/v1",
+            "kind": "TrafficPolicy",
+            "metadata": {
+                "name": name,
+                "namespace": "gloo-mesh",
+                "creationTimestamp": f"2026-01-01T{age // 3600:02}:{age // 60 % 60:02}:{age % 60:02}Z",
+            },
+            "spec": {
+                "sourceSelector": list(sources),
+                "destinationSelector": [onto],
+                "httpRequestMatchers": list(matchers),
+                "policy": said,
+            },
+        }
+    )
+
+
+def to(cluster: str = "cluster2", **more: Any) -> dict[str, Any]:
+    """A traffic shift's target."""
+    weight = {"weight": more.pop("weight")} if "weight" in more else {}
+    return {"kubeService": {"name": "reviews", "namespace": "default", "clusterName": cluster, **more}, **weight}
+
+
+def fleet(*more: Resource, remote: bool = True) -> Engine:
+    """Two clusters with reviews, on cluster2 only with *remote*, and *more*."""
+    engine = Engine()
+    for cluster in ("cluster1", "cluster2"):
+        for resource in (mesh(cluster), gateway(cluster), workload(cluster, "productpage")):
+            engine.set(resource)
+    engine.set(virtual_mesh("cluster1", "cluster2"))
+    engine.set(service("cluster1", "reviews"))
+    if remote:
+        engine.set(service("cluster2", "reviews"))
+    for resource in more:
+        engine.set(resource)
+    engine.run()
+    return engine
+
+
+def status(engine: Engine, name: str) -> TrafficPolicyStatus:
+    found = engine.status(StatusKey(TrafficPolicy.KIND, "gloo-mesh", name))
+    assert isinstance(found, TrafficPolicyStatus)
+    return found
+
+
+def routes(engine: Engine) -> VirtualService | None:
+    """The routes of reviews on its own cluster."""
+    for key, output in engine.outputs().items():
+        if key.cluster == "cluster1" and isinstance(output.object, VirtualService) and key.object.name == "reviews":
+            return output.object
+    return None
+
+
+@pytest.mark.parametrize(
+    ("said", "text"),
+    [
+        (
+            {"trafficShift": {"destinations": [to(weight=0), to("cluster1", weight=0)]}},
+            "spec.policy.trafficShift.destinations: all weights are 0",
+        ),
+        (
+            {"trafficShift": {"destinations": [to(weight=75), to("cluster1", weight=15)]}},
+            "spec.policy.trafficShift.destinations: the weights are 75 + 15 = 90, and have to sum to 100",
+        ),
+        ({"requestTimeout": "0s"}, "spec.policy.requestTimeout: 0s is not a whole number of milliseconds"),
+        ({"retries": {"attempts": -1}}, "spec.policy.retries.attempts: -1 is negative; 0 is no retry"),
+        (
+            {"headerManipulation": {"appendRequestHeaders": {"x y": "z"}}},
+            "spec.policy.headerManipulation.appendRequestHeaders['x y']: 'x y' is no name that HTTP allows",
+        ),
+        (
+            {"headerManipulation": {"appendResponseHeaders": {"x": "a\r\nb: c"}}},
+            "spec.policy.headerManipulation.appendResponseHeaders['x']: holds control characters",
+        ),
+        (
+            {"corsPolicy": {"allowOrigins": [{"regex": "(?<=a)b"}]}},
+            "spec.policy.corsPolicy.allowOrigins[0].regex: '(?<=a)b' is no regular expression of RE2",
+        ),
+    ],
+)
+def test_a_fault_of_its_own_is_said_and_harms_nobody_else(said: Any, text: str) -> None:
+    engine = fleet(policy("bad", age=0, **said), policy("good", age=1, requestTimeout="2s"))
+
+    found = status(engine, "bad")
+
+    assert found.state is ApprovalState.INVALID
+    assert any(error.startswith(text) for error in found.errors), found.errors
+    assert not found.destinations
+    assert status(engine, "good").state is ApprovalState.ACCEPTED
+    made = routes(engine)
+    assert made is not None
+    assert [route.timeout for route in made.spec.http] == ["2s"]
+
+
+@pytest.mark.parametrize("duration", ["-1s", "2", "two seconds"])
+def test_what_is_no_duration_is_not_even_read(duration: str) -> None:
+    found = policy("bad", requestTimeout=duration)
+
+    assert isinstance(found, ParseFailure)
+    assert f"spec.policy.requestTimeout: '{duration}' is not a duration such as 2s" in str(found)
+
+
+def test_a_matcher_that_re2_refuses_is_said() -> None:
+    engine = fleet(policy("bad", matchers=[{"uri": {"regex": "(?!x)"}}], requestTimeout="2s"))
+
+    assert "spec.httpRequestMatchers[0].uri.regex" in status(engine, "bad").errors[0]
+    assert routes(engine) is None
+
+
+def test_a_destination_that_does_not_exist_yet_is_waited_for() -> None:
+    engine = fleet(policy("early", trafficShift={"destinations": [to()]}), remote=False)
+    waiting = status(engine, "early")
+
+    engine.set(service("cluster2", "reviews"))
+    engine.run()
+
+    assert waiting.state is ApprovalState.PENDING
+    assert "invalid traffic shift destination reviews.default.cluster2" in waiting.destinations[REVIEWS].errors[0]
+    assert status(engine, "early").state is ApprovalState.ACCEPTED
+    made = routes(engine)
+    assert made is not None
+    assert made.spec.http[0].route[0].destination.host == "reviews.default.svc.cluster2.global"
+
+
+def test_a_port_that_the_service_has_not_is_said() -> None:
+    engine = fleet(policy("bad", trafficShift={"destinations": [to(port=81)]}))
+
+    error = status(engine, "bad").destinations[REVIEWS].errors[0]
+
+    assert "specified port 81 does not exist for traffic shift destination service reviews.default.cluster2" in error
+    assert routes(engine) is None
+
+
+def test_a_subset_that_no_pod_has_is_warned_of() -> None:
+    engine = fleet(policy("nobody", trafficShift={"destinations": [to(subset={"version": "v9"})]}))
+
+    found = status(engine, "nobody").destinations[REVIEWS]
+
+    assert found.state is ApprovalState.ACCEPTED
+    assert "no ready pod of reviews.default.cluster2 has version: v9" in found.warnings[0]
+
+
+def test_selectors_that_match_nothing_are_warned_of() -> None:
+    nothing = {"kubeServiceMatcher": {"labels": {"app": "no-such"}}}
+    nobody = [{"kubeWorkloadMatcher": {"labels": {"app": "no-such"}}}]
+    engine = fleet(
+        policy("no-destination", onto=nothing, requestTimeout="2s"),
+        policy("no-caller", sources=nobody, requestTimeout="2s"),
+    )
+
+    assert status(engine, "no-destination").warnings == ("selects no destination",)
+    no_caller = status(engine, "no-caller")
+    assert no_caller.warnings == ("spec.sourceSelector selects no workload that can call its destinations",)
+    assert no_caller.state is ApprovalState.ACCEPTED
+
+    engine.set(workload("cluster2", "no-such"))
+    engine.run()
+
+    assert status(engine, "no-caller").warnings == ()
+    assert status(engine, "no-caller").workloads == ("no-such-default-cluster2.gloo-mesh.",)
+
+
+def test_a_policy_that_says_nothing_writes_nothing() -> None:
+    engine = fleet(policy("nothing"))
+
+    kinds = {key.object.kind for key in engine.outputs() if key.object.name == "reviews"}
+
+    assert not kinds & {VIRTUAL_SERVICE.kind, DESTINATION_RULE.kind}
+
+
+def test_a_thousand_policies_on_one_destination() -> None:
+    """Each has its route, the most specific first, the status stays small, and one more costs no more than one."""
+    many = [
+        policy(f"p{n:04}", age=n, matchers=[{"uri": {"prefix": f"/{n:04}"}}], requestTimeout="2s") for n in range(999)
+    ]
+    engine = fleet(*many, policy("all", age=5000, retries={"attempts": 2}, outlierDetection={"consecutiveErrors": 3}))
+
+    made = routes(engine)
+    assert made is not None
+    assert len(made.spec.http) == 1000
+    assert made.spec.http[-1].match == ()
+    assert all(route.retries is not None for route in made.spec.http)
+    assert len(made.payload()) < 2**20
+    destination: Any = engine.status(StatusKey(service("cluster1", "reviews").KIND, "gloo-mesh", REVIEWS.split(".")[0]))
+    assert len(destination.applied_traffic_policies) == MAX_LISTED_POLICIES
+    assert any("1000 traffic policies apply" in warning for warning in destination.warnings)
+
+    before = engine.evaluations
+    engine.set(policy("p0500", age=500, matchers=[{"uri": {"prefix": "/0500"}}], requestTimeout="3s"))
+    engine.run()
+    assert engine.evaluations - before < 2100
+    assert status(engine, "p0500").state is ApprovalState.ACCEPTED
+
+
+def test_of_a_thousand_that_contradict_each_other_the_oldest_counts() -> None:
+    engine = fleet(*(policy(f"p{n:04}", age=n, requestTimeout=f"{n + 1}s") for n in range(1000)))
+
+    made = routes(engine)
+
+    assert made is not None
+    assert [route.timeout for route in made.spec.http] == ["1s"]
+    assert status(engine, "p0000").state is ApprovalState.ACCEPTED
+    for name in ("p0001", "p0999"):
+        (error,) = status(engine, name).destinations[REVIEWS].errors
+        assert (
+            error
+            == "spec.policy.requestTimeout is set otherwise by TrafficPolicy p0000.gloo-mesh, which is older and has it"
+        )
+
+
+def test_of_very_many_workloads_the_first_are_listed() -> None:
+    engine = fleet(policy("everybody", requestTimeout="2s"), *(workload("cluster1", f"w{n:03}") for n in range(150)))
+    found = status(engine, "everybody")
+
+    engine.set(workload("cluster1", "z-last"))
+    engine.run()
+
+    assert len(found.workloads) == MAX_LISTED_WORKLOADS
+    assert f"status.workloads lists the first {MAX_LISTED_WORKLOADS} workloads" in found.warnings
+    assert status(engine, "everybody") == found
+
+
+def test_only_workloads_that_reach_a_destination_are_listed() -> None:
+    """Those of its mesh, and of the meshes in one virtual mesh with it."""
+    engine = fleet(policy("everybody", requestTimeout="2s"), mesh("alone"), workload("alone", "productpage"))
+
+    assert status(engine, "everybody").workloads == (
+        "productpage-default-cluster1.gloo-mesh.",
+        "productpage-default-cluster2.gloo-mesh.",
+    )
+
+
+def test_a_rule_is_not_written_for_nothing() -> None:
+    engine = fleet(policy("timeout", requestTimeout="2s"))
+
+    rules = [
+        key
+        for key, output in engine.outputs().items()
+        if isinstance(output.object, DestinationRule) and output.subject == Ref("", "gloo-mesh", REVIEWS.split(".")[0])
+    ]
+
+    assert [key.cluster for key in rules] == ["cluster2"]
