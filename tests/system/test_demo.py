@@ -151,11 +151,8 @@ def test_files_of_the_fleet_translate_into_what_the_agents_wrote(fleet: Fleet, t
 
     assert (code, said, error) == (0, "", "")
     for cluster in fleet.managed:
-        names = subprocess.run(
-            [sys.executable, "-c", LIST_ENTRIES, fleet.kubeconfig, cluster], capture_output=True, text=True, check=True
-        )
         written = {path.name for path in (tmp_path / "out" / cluster).glob("ServiceEntry.*")}
-        assert written == {f"ServiceEntry.istio-system.{name}.yaml" for name in names.stdout.split()}
+        assert written == {f"ServiceEntry.{entry}.yaml" for entry in entries_on(fleet, cluster)}
 
 
 LIST_ENTRIES = """
@@ -165,12 +162,14 @@ from isthmus.istio.kinds import SERVICE_ENTRY
 from isthmus.kube import KubeClient
 async def main():
     async with KubeClient.from_kubeconfig(Path(sys.argv[1]), sys.argv[2]) as cluster:
-        print(*(item["metadata"]["name"] for item in (await cluster.list(SERVICE_ENTRY)).items))
+        for meta in (item["metadata"] for item in (await cluster.list(SERVICE_ENTRY)).items):
+            print(f"{meta['namespace']}.{meta['name']}")
 asyncio.run(main())
 """
 
 
 def entries_on(fleet: Fleet, cluster: str) -> set[str]:
+    """Namespace and name of each, with a dot between."""
     names = subprocess.run(
         [sys.executable, "-c", LIST_ENTRIES, fleet.kubeconfig, cluster], capture_output=True, text=True, check=True
     )
