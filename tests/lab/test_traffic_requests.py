@@ -8,13 +8,14 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable
+from functools import partial
 from statistics import median
 
 import pytest
 
-from tests.lab.policies import Pod, applied, pods, policy, service, shift
+from tests.lab.policies import Pod, applied, pods, policy, routes, service, shift, written_as
 from tests.lab.running import Json, Lab, eventually
-from tests.lab.test_walkthrough import proxy_config
+from tests.lab.test_walkthrough import proxy_config, reviews_of
 
 REVIEWS = "http://reviews:9080/reviews/0"
 RATINGS = "http://ratings:9080/ratings/0"
@@ -210,6 +211,44 @@ def copies_at(mirrors: Iterable[Pod], count: int) -> list[Json]:
 
     eventually(f"{count} copies are there", complete)
     return got
+
+
+# --- whose requests, and which policies count -------------------------------------------------------------------------
+
+
+def test_source_selectors_choose_callers(federated: Lab) -> None:
+    """By label and cluster: of three callers one gets v2, another v3, and the last whatever there is."""
+    of_page = [{"kubeWorkloadMatcher": {"labels": {"app": "productpage"}, "clusters": ["cluster1"]}}]
+    of_ratings = [{"kubeWorkloadMatcher": {"labels": {"app": "ratings"}, "namespaces": ["default"]}}]
+    v2 = policy("for-the-page", shift(("cluster1", "v2", 100)), sourceSelector=of_page)
+    v3 = policy("for-ratings", shift(("cluster2", "v3", 100)), sourceSelector=of_ratings)
+    with applied(federated, v2, v3):
+        got = {
+            workload: eventually(f"{workload} has its routes", partial(_all_of, federated, workload))
+            for workload in ("productpage-v1", "ratings-v1")
+        }
+        others = federated.call("cluster1", REVIEWS, "-n", "30")
+
+    assert got == {"productpage-v1": ("cluster1", "v2"), "ratings-v1": ("cluster2", "v3")}
+    assert reviews_of(federated, "cluster1", others) == {"v1", "v2"}
+
+
+def test_a_matched_route_inherits_what_is_said_of_all_requests(federated: Lab) -> None:
+    """In Envoy too: the route of the match carries the timeout of the policy without one."""
+    match_all = policy("in-time", {"requestTimeout": "7s"})
+    matched = policy("canary", shift(("cluster2", "v3", 100)), httpRequestMatchers=[{"uri": {"prefix": "/reviews/1"}}])
+    with applied(federated, match_all, matched):
+        ours = [route["route"] for route in routes(federated, "cluster1") if written_as(route) == "reviews"]
+
+    assert [route["timeout"] for route in ours] == ["7s", "7s"]
+    assert ours[0]["cluster"] == "outbound|9080|version-v3|reviews.default.svc.cluster2.global"
+
+
+def _all_of(lab: Lab, workload: str) -> tuple[str, str] | None:
+    """Where all requests of *workload* go; None if not all go to one place."""
+    answers = lab.call("cluster1", REVIEWS, "-n", "20", workload=workload)
+    found = {(answer["cluster"], answer["version"]) for answer in answers}
+    return found.pop() if len(found) == 1 else None
 
 
 # --- what is said of a destination as a whole -------------------------------------------------------------------------
