@@ -15,12 +15,20 @@ from rich.table import Table
 
 SIZES = (1_000, 10_000, 50_000)
 FILE_COLUMNS = 140  # of the tables where no terminal says how wide it is
+ENGINES = (
+    ("bench.engine", "The engine: from event in to desired delta published", "services per cluster"),
+    (
+        "bench.policies",
+        "Policies: a TrafficPolicy and an AccessPolicy for every ten services, a VirtualDestination for every fifty",
+        "services on four clusters",
+    ),
+)
 Row = dict[str, Any]
 
 
-def measure(services: int) -> Iterator[Row]:
-    """The engine's rows for one size, in a process of its own, so that its peak memory is its own."""
-    command = [sys.executable, "-m", "bench.engine", str(services)]
+def measure(module: str, services: int) -> Iterator[Row]:
+    """The rows of *module* for one size, in a process of its own, so that its peak memory is its own."""
+    command = [sys.executable, "-m", module, str(services)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         for line in process.stdout:
@@ -39,12 +47,12 @@ def growth(rows: list[Row], row: Row) -> str:
     return f"×{times:.2f} for ×{services:g}"
 
 
-def table(rows: list[Row]) -> Table:
-    """The engine's figures, grouped by what was measured."""
-    made = Table(title="The engine: from event in to desired delta published", title_justify="left")
+def table(title: str, services: str, rows: list[Row]) -> Table:
+    """The engine's figures, grouped by what was measured; *services* says which ones are counted."""
+    made = Table(title=title, title_justify="left")
     for header in (
         "",
-        "services per cluster",
+        services,
         "time",
         "p99",
         "growth",
@@ -73,10 +81,13 @@ def main() -> None:
         console = Console(width=FILE_COLUMNS)
     sizes = [int(size) for size in sys.argv[1:]] or list(SIZES)
     rows: list[Row] = []
-    for services in sizes:
-        with console.status(f"{services:,} services per cluster"):
-            rows.extend(measure(services))
-    console.print(table(rows))
+    for module, title, count in ENGINES:
+        measured: list[Row] = []
+        for services in sizes:
+            with console.status(f"{services:,} {count}"):
+                measured.extend(measure(module, services))
+        console.print(table(title, count, measured))
+        rows += measured
     from bench import end_to_end, issuance
 
     with console.status("end to end on the embedded fleet"):

@@ -1,8 +1,8 @@
-"""The fleet that the benchmarks run on: two federated clusters with as many services as asked for."""
+"""The fleet that the benchmarks run on: federated clusters, two by default, with as many services as asked for."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from isthmus.api.base import ObjectMeta, Resource
 from isthmus.api.common import ClusterObjectRef, DestinationSelector, KubeServiceMatcher, ObjectRef
@@ -22,7 +22,13 @@ from isthmus.api.discovery import (
     ServiceType,
 )
 from isthmus.api.kubernetes_cluster import KubernetesCluster
-from isthmus.api.virtual_mesh import Federation, FederationSelector, VirtualMesh, VirtualMeshSpec
+from isthmus.api.virtual_mesh import (
+    Federation,
+    FederationSelector,
+    GlobalAccessPolicy,
+    VirtualMesh,
+    VirtualMeshSpec,
+)
 
 CLUSTERS = ("cluster1", "cluster2")
 NAMESPACE = "gloo-mesh"
@@ -38,9 +44,14 @@ def _mesh_ref(cluster: str) -> ObjectRef:
     return ObjectRef(name=f"istiod-istio-system-{cluster}", namespace=NAMESPACE)
 
 
+def namespace_of(number: int) -> str:
+    """The namespace of service *number*."""
+    return f"ns-{number // SERVICES_PER_NAMESPACE}"
+
+
 def service(cluster: str, number: int, *, shift: int = 0, federated: bool = True) -> Destination:
     """Service *number* of *cluster* with two endpoints; another *shift* gives them other addresses."""
-    name, namespace = f"service-{number}", f"ns-{number // SERVICES_PER_NAMESPACE}"
+    name, namespace = f"service-{number}", namespace_of(number)
     endpoints = tuple(
         Endpoint(
             ip_address=f"10.{number >> 8 & 255}.{number & 255}.{(pod + 2 * shift) % 250 + 1}",
@@ -83,22 +94,25 @@ def gateway(cluster: str, address: str) -> Destination:
     )
 
 
-def virtual_mesh() -> VirtualMesh:
-    """Federates the services that carry the label `FEDERATED`."""
+def virtual_mesh(
+    clusters: Sequence[str] = CLUSTERS, access: GlobalAccessPolicy = GlobalAccessPolicy.MESH_DEFAULT
+) -> VirtualMesh:
+    """Federates the services of *clusters* that carry the label `FEDERATED`."""
     selector = DestinationSelector(kube_service_matcher=KubeServiceMatcher(labels=FEDERATED))
     return VirtualMesh(
         metadata=_meta("virtual-mesh"),
         spec=VirtualMeshSpec(
-            meshes=tuple(_mesh_ref(cluster) for cluster in CLUSTERS),
+            meshes=tuple(_mesh_ref(cluster) for cluster in clusters),
             federation=Federation(selectors=(FederationSelector(destination_selectors=(selector,)),)),
+            global_access_policy=access,
         ),
     )
 
 
-def fleet(services: int) -> Iterator[Resource]:
-    """Two clusters of *services* services each, registered, with gateways, in one virtual mesh."""
-    yield virtual_mesh()
-    for number, cluster in enumerate(CLUSTERS):
+def fleet(services: int, clusters: Sequence[str] = CLUSTERS) -> Iterator[Resource]:
+    """*clusters* of *services* services each, registered, with gateways, in one virtual mesh."""
+    yield virtual_mesh(clusters)
+    for number, cluster in enumerate(clusters):
         yield KubernetesCluster(metadata=_meta(cluster))
         installation = MeshInstallation(namespace="istio-system", cluster=cluster)
         istio = IstioMesh(installation=installation, trust_domain=cluster, smart_dns_proxying_enabled=True)
