@@ -177,7 +177,7 @@ class Dependencies:
         where = service.service
         names = {(where.cluster, local_fqdn(where, fetch.get(self._domains, where.cluster) or DEFAULT_CLUSTER_DOMAIN))}
         federated = self._federation.known_abroad(fetch, ref)
-        if federated is not None:
+        if federated is not None and self._federation.has_way(fetch, federated):
             names.update((mesh.cluster, federated.hostname) for mesh in federated.targets)
         for _, known in fetch.group(self._virtual_names, ref):
             names.update((cluster, known.hostname) for cluster in known.clusters)

@@ -53,6 +53,7 @@ class AddressBook:
         # Of two names with one address, as in a list that somebody edited, the first by name is believed.
         self._promised_to = {address: hostname for hostname, address in sorted(displaced.items(), reverse=True)}
         self._promised = {hostname: address for address, hostname in self._promised_to.items()}
+        self._owners: dict[str, Ref] = {}
         self._holders: dict[str, str] = {}
         self._addresses: dict[str, str] = {}
         self._displaced: dict[str, str] = dict(self._promised)
@@ -63,11 +64,14 @@ class AddressBook:
         return dict(self._displaced)
 
     def update(self, changes: Mapping[str, Ref | None]) -> dict[str, str | None]:
-        """Addresses of the host names in *changes* (None: the name is gone), releasing before assigning."""
+        """Addresses of the host names in *changes* (None: the name is gone), releasing before assigning.
+
+        A name that now is another's, as that of a virtual destination may be, is as good as gone and come again.
+        """
         result: dict[str, str | None] = {}
         for hostname, service in changes.items():
-            if service is None and (address := self._addresses.pop(hostname, None)) is not None:
-                del self._holders[address]
+            if self._owners.get(hostname, service) != service:
+                del self._owners[hostname], self._holders[self._addresses.pop(hostname)]
                 self._forget(hostname)
                 result[hostname] = None
         newcomers = [hostname for hostname in changes if changes[hostname] and hostname not in self._addresses]
@@ -87,6 +91,7 @@ class AddressBook:
                 address = candidate(service, attempt)
             if address != first:
                 self._displaced[hostname] = address
+        self._owners[hostname] = service
         self._holders[address] = hostname
         self._addresses[hostname] = address
         return address

@@ -108,9 +108,9 @@ def _string(match: StringMatch) -> dict[str, Any]:
     """*match* as Envoy's StringMatcher, in which a regular expression is for the whole string, too."""
     if match.regex is not None:
         return {"safe_regex": {"regex": match.regex}}
-    kind, text = next(
-        (kind, text)
-        for kind, text in (("exact", match.exact), ("prefix", match.prefix), ("suffix", match.suffix))
-        if text is not None
-    )
-    return {kind: text, "ignore_case": True} if match.ignore_case else {kind: text}
+    text = {"exact": match.exact or ""}
+    if match.prefix is not None:
+        text = {"prefix": match.prefix}
+    elif match.suffix is not None:
+        text = {"suffix": match.suffix}
+    return {**text, "ignore_case": True} if match.ignore_case else {**text}
