@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import pytest
@@ -14,7 +16,7 @@ from isthmus.agent.outputs import Outputs
 from isthmus.agent.removal import find_left_behind
 from isthmus.embedded import EmbeddedCluster
 from isthmus.embedded.istio_crds import istio_definitions
-from isthmus.istio.kinds import SERVICE_ENTRY
+from isthmus.istio.kinds import SERVICE_ENTRY, VIRTUAL_SERVICE
 from isthmus.kube import Cause, Conflict, KubeClient, NotFound
 from isthmus.model.ref import ObjectKey
 from isthmus.relay import Delta
@@ -234,3 +236,51 @@ def test_edits_are_told_from_declarations() -> None:
     assert not edited_by_hand(conflict(edit, declared))
     assert not edited_by_hand(conflict(declared))
     assert not edited_by_hand(conflict())
+
+
+async def test_users_own_routes_are_reported_and_ours_written_when_they_are_gone(client: KubeClient) -> None:
+    """Before that nothing is written for the host, and nothing of the user's changes."""
+    host = "reviews.default.svc.cluster.local"
+    ours = virtual_service("reviews", host)
+    await client.apply(VIRTUAL_SERVICE, virtual_service("mine", "reviews"), manager="kubectl")
+    before = await client.get(VIRTUAL_SERVICE, "default", "mine")
+    wanted = ObjectKey(VIRTUAL_SERVICE.api_version, VIRTUAL_SERVICE.kind, "default", "reviews")
+    async with agent(client) as running:
+        await running.receive({str(wanted): json.dumps(ours).encode()})
+        report = await until(lambda: running.reports.get(wanted))
+
+        assert f"{host} is already configured by the existing VirtualService default/mine" in report
+        assert [item["metadata"]["name"] for item in (await client.list(VIRTUAL_SERVICE)).items] == ["mine"]
+        assert await client.get(VIRTUAL_SERVICE, "default", "mine") == before
+
+        await client.delete(VIRTUAL_SERVICE, "default", "mine")
+        await until(lambda: running.applier.writes == 1)
+        await until(lambda: not running.reports)
+
+
+async def test_a_younger_one_beside_ours_changes_nothing(client: KubeClient) -> None:
+    """As for Istio, the oldest counts."""
+    wanted = ObjectKey(VIRTUAL_SERVICE.api_version, VIRTUAL_SERVICE.kind, "default", "reviews")
+    first, second = (
+        virtual_service("reviews", "reviews.default.svc.cluster.local", timeout=timeout) for timeout in ("1s", "2s")
+    )
+    async with agent(client) as running:
+        await running.receive({str(wanted): json.dumps(first).encode()})
+        await until(lambda: running.applier.writes == 1)
+        made = (await client.get(VIRTUAL_SERVICE, "default", "reviews"))["metadata"]["creationTimestamp"]
+        await until(lambda: f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}" > made)  # of one second, theirs would count
+        await client.apply(VIRTUAL_SERVICE, virtual_service("mine", "reviews"), manager="kubectl")
+        await running.receive({str(wanted): json.dumps(second).encode()})
+        await until(lambda: running.applier.writes == 2)
+
+        assert not running.reports
+        assert (await client.get(VIRTUAL_SERVICE, "default", "reviews"))["spec"] == second["spec"]
+
+
+def virtual_service(name: str, host: str, **route: str) -> Manifest:
+    return {
+        "apiVersion": VIRTUAL_SERVICE.api_version,
+        "kind": VIRTUAL_SERVICE.kind,
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {"hosts": [host], "http": [{"route": [{"destination": {"host": host}}], **route}]},
+    }

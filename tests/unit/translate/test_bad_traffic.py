@@ -273,3 +273,30 @@ def test_a_rule_is_not_written_for_nothing() -> None:
     ]
 
     assert [key.cluster for key in rules] == ["cluster2"]
+
+
+def test_a_conflict_with_a_users_own_object_is_said_of_that_destination_until_it_is_gone() -> None:
+    """The agent says which; see `isthmus.agent.conflicts`."""
+    both = {"kubeServiceMatcher": {"labels": {"app": "reviews"}}}
+    engine = fleet(policy("simple", onto=both, requestTimeout="2s"))
+    key = next(
+        key
+        for key, output in engine.outputs().items()
+        if key.cluster == "cluster1" and isinstance(output.object, VirtualService) and key.object.name == "reviews"
+    )
+
+    engine.write_error(key, "conflict: already configured by the existing VirtualService default/mine")
+    engine.run()
+    found = status(engine, "simple")
+
+    assert found.state is ApprovalState.FAILED
+    assert [outcome.state for outcome in found.destinations.values()] == [ApprovalState.FAILED, ApprovalState.ACCEPTED]
+    assert found.destinations[REVIEWS].errors == (
+        "write error: VirtualService default/reviews on cluster cluster1: conflict: already configured by the existing "
+        "VirtualService default/mine",
+    )
+
+    engine.write_error(key, None)
+    engine.run()
+
+    assert status(engine, "simple").state is ApprovalState.ACCEPTED
