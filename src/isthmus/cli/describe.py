@@ -33,7 +33,9 @@ def describe(
     With what it selects, what selects it, and what is wrong with it.
 
     A virtual mesh: its meshes, gateways and federated destinations. A mesh: its workloads and destinations. A
-    destination: its host names, endpoints and the meshes that know it.
+    destination: its host names, endpoints, the meshes that know it, and the policies on it: routes in their order,
+    what counts on them, conflicts, subsets. A traffic policy: what it sets, where, and which of two policies counts.
+    A virtual destination: what is behind its host name, and where.
     """
     from isthmus.cli.clusters import connect, get_named, run
     from isthmus.cli.description import describe_object, needed

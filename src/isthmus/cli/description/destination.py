@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from isthmus.api.discovery import Destination
+from isthmus.api.traffic_policy import TrafficPolicy
 from isthmus.cli.description.access_policy import callers
 from isthmus.cli.description.parts import Known, Parts, Section, is_behind, pairs, state_of
 from isthmus.cli.description.traffic import Policies, conflicts_of, name_of, routes_sections, settings_of
@@ -90,8 +91,18 @@ def _traffic(destination: Destination, known: Known) -> Iterator[Section]:
     if conflicts := conflicts_of(merged.values()):
         lines = tuple((each.field.value, name_of(each.winner), name_of(each.loser)) for each in conflicts)
         yield Section("Conflicts", ("FIELD", "COUNTS", "LEFT OUT"), lines)
+    if trouble := tuple(_trouble(policies, key)):
+        yield Section("Trouble with policies", ("POLICY", "PROBLEM"), trouble)
     if subsets := tuple(_subsets(destination)):
         yield Section("Subsets in use", ("LABELS", "READY PODS", "POLICY"), subsets)
+
+
+def _trouble(policies: Iterable[TrafficPolicy], destination: str) -> Iterator[tuple[str, str]]:
+    """What is wrong with each policy on the destination with that status key."""
+    for policy in policies:
+        outcome = policy.status.destinations.get(destination) if policy.status else None
+        for text in (*outcome.errors, *outcome.warnings) if outcome else ():
+            yield name_of(policy.ref), text
 
 
 def _subsets(destination: Destination) -> Iterator[tuple[str, str, str]]:
