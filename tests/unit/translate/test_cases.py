@@ -19,6 +19,7 @@ from tests.golden import CASES, Golden
 
 DEPENDENCIES = sorted((CASES / "dependencies").iterdir())
 FEDERATION = sorted((CASES / "federation").iterdir())
+GATEWAYS = sorted((CASES / "gateways").iterdir())
 ACCESS = sorted((CASES / "access").iterdir())
 FILTERS = sorted((CASES / "filters").iterdir())
 TRAFFIC = sorted((CASES / "traffic").iterdir())
@@ -83,6 +84,11 @@ def test_traffic(case: Path, golden: Golden) -> None:
     golden.check(case / "out.yaml", result(load(case / "in.yaml")))
 
 
+@pytest.mark.parametrize("case", GATEWAYS, ids=lambda case: case.name)
+def test_gateways(case: Path, golden: Golden) -> None:
+    golden.check(case / "out.yaml", result(load(case / "in.yaml")))
+
+
 @pytest.mark.parametrize("case", VIRTUAL_DESTINATIONS, ids=lambda case: case.name)
 def test_virtual_destinations(case: Path, golden: Golden) -> None:
     golden.check(case / "out.yaml", result(load(case / "in.yaml")))
@@ -102,7 +108,9 @@ def test_agents_read_what_trust_writes(case: Path) -> None:
         assert (found, list(warnings)) == (output.object, [])
 
 
-@pytest.mark.parametrize("case", FEDERATION + ACCESS + TRAFFIC + VIRTUAL_DESTINATIONS, ids=lambda case: case.name)
+@pytest.mark.parametrize(
+    "case", FEDERATION + ACCESS + TRAFFIC + VIRTUAL_DESTINATIONS + GATEWAYS, ids=lambda case: case.name
+)
 def test_outputs_fit_istios_published_types(case: Path) -> None:
     """Every output validates against the models generated from Istio's own CRDs, unknown fields refused."""
     for output in load(case / "in.yaml").outputs().values():

@@ -524,16 +524,19 @@ class Gateways:
             return
         listener, gateway, owner = served.listener, served.gateway, key[2].owner
         whose = tuple(dict.fromkeys((listener.key, owner)))
+        annotations = parents_annotation(whose)
         if routing.connections:
-            made = objects.connections_object(listener, gateway, routing.connections, parents_annotation(whose))
+            made = [objects.connections_object(listener, gateway, routing.connections, annotations)]
         else:
             host = self._treated(fetch, key[2])
             assert host is not None, key
-            name = objects.host_name(host.name, owner, listener.ref, gateway.where)
-            made = objects.routes_object(
-                name, listener.ref, gateway, served.domains, routing.http, parents_annotation(whose)
-            )
-        yield OutputKey(gateway.cluster, made.key), Output(made, whose, gateway.service.ref)
+            names = objects.host_names(host.name, owner, listener.ref, gateway.where)
+            made = [
+                objects.routes_object(name, listener.ref, gateway, domains, routing.http, annotations)
+                for name, domains in zip(names, objects.apart(served.domains), strict=False)
+            ]
+        for each in made:
+            yield OutputKey(gateway.cluster, each.key), Output(each, whose, gateway.service.ref)
 
     def _uses(self, fetch: Fetch, key: ServedKey, routing: HostRouting) -> Iterator[tuple[tuple[Any, str, Use], Use]]:
         served = fetch.get(self._served, key)

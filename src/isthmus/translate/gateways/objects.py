@@ -6,7 +6,8 @@ Source of the layout: reference, VirtualGateway behaviour.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import count
 
 import msgspec
 
@@ -49,10 +50,11 @@ def gateway_name(listener: Ref, gateway: Ref) -> str:
     return object_name(listener.name, listener.namespace, gateway.name)
 
 
-def host_name(host: str, owner: StatusKey, listener: Ref, gateway: Ref) -> str:
-    """Name of the VirtualService of *host*, which *owner* is or holds, there."""
-    whose = (owner.kind.kind, owner.namespace, owner.name)
-    return object_name(host, *whose, listener.name, listener.namespace, gateway.name)
+def host_names(host: str, owner: StatusKey, listener: Ref, gateway: Ref) -> Iterator[str]:
+    """Names of VirtualServices of *host*, which *owner* is or holds, there: as many as are asked for."""
+    parts = (host, owner.kind.kind, owner.namespace, owner.name, listener.name, listener.namespace, gateway.name)
+    yield object_name(*parts)
+    yield from (object_name(*parts, f"{number}") for number in count(1))
 
 
 def object_name(*parts: str) -> str:
@@ -97,7 +99,8 @@ def connections_object(
     annotations: dict[str, str],
 ) -> istio.VirtualService:
     """The VirtualService of connections that are not looked into: decrypted or plain ones, or by the name asked for."""
-    hosts, port = listener.server_names or ANY_NAME, gateway.port.port
+    names, port = listener.server_names or ANY_NAME, gateway.port.port
+    hosts = tuple(name for name in names if not any(other != name and covers(other, name) for other in names))
     passed = listener.speech is Speech.TLS and listener.tls is not None and listener.tls.mode == "PASSTHROUGH"
     return istio.VirtualService(
         metadata=metadata(gateway_name(listener.ref, gateway.where), gateway.where.namespace, annotations),
@@ -126,6 +129,19 @@ def common_names(domains: Iterable[str], names: tuple[str, ...]) -> tuple[str, .
         if covers(wider, narrower)
     }
     return tuple(sorted(found))
+
+
+def apart(domains: Iterable[str]) -> tuple[tuple[str, ...], ...]:
+    """*domains* in as few groups as it takes that in none of them one covers another: Istio refuses such hosts."""
+    groups: list[list[str]] = []
+    for domain in domains:
+        fitting = (group for group in groups if not any(covers(a, domain) or covers(domain, a) for a in group))
+        group = next(fitting, None)
+        if group is None:
+            groups.append([domain])
+        else:
+            group.append(domain)
+    return tuple(map(tuple, groups))
 
 
 def covers(wider: str, narrower: str) -> bool:
