@@ -26,7 +26,14 @@ from isthmus.api.discovery import (
     WorkloadSpec,
 )
 from isthmus.api.issued_certificate import IssuedCertificateStatus
-from isthmus.api.virtual_mesh import Federation, GlobalAccessPolicy, MtlsConfig, VirtualMesh, VirtualMeshSpec
+from isthmus.api.virtual_mesh import (
+    Federation,
+    GlobalAccessPolicy,
+    MtlsConfig,
+    ProxyScope,
+    VirtualMesh,
+    VirtualMeshSpec,
+)
 
 EVERYTHING = Federation()
 HTTP = ServicePort(port=9080, name="http", protocol="TCP", target_port_number=9080)
@@ -135,6 +142,7 @@ def virtual_mesh(
     federation: Federation | None = EVERYTHING,
     mtls: MtlsConfig | None = None,
     access: GlobalAccessPolicy = GlobalAccessPolicy.MESH_DEFAULT,
+    scope: ProxyScope = ProxyScope.EVERYTHING,
     created: str | None = None,
 ) -> VirtualMesh:
     """A virtual mesh of *members*: a cluster stands for its one mesh."""
@@ -145,6 +153,7 @@ def virtual_mesh(
             federation=federation,
             mtls_config=mtls,
             global_access_policy=access,
+            proxy_scope=scope,
         ),
     )
 

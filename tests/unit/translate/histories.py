@@ -42,9 +42,11 @@ from isthmus.api.common import (
 from isthmus.api.discovery import ServicePort
 from isthmus.api.issued_certificate import IssuedCertificateState, IssuedCertificateStatus, OutdatedPods
 from isthmus.api.kubernetes_cluster import KubernetesCluster, KubernetesClusterSpec
+from isthmus.api.service_dependency import ServiceDependency, ServiceDependencySpec
 from isthmus.api.traffic_policy import (
     Abort,
     CorsPolicy,
+    CsrfPolicy,
     FaultInjection,
     Mirror,
     Policy,
@@ -68,6 +70,7 @@ from isthmus.api.virtual_mesh import (
     FederationSelector,
     GlobalAccessPolicy,
     MtlsConfig,
+    ProxyScope,
     RootCertificateAuthority,
     SharedTrust,
 )
@@ -270,6 +273,8 @@ effects = st.builds(dict[str, Any], traffic_shift=shifts()) | st.sampled_from(
         {"mirror": Mirror(service_ref("reviews", "cluster3"), None, 9080)},
         {"cors_policy": CorsPolicy(allow_origins=(StringMatch(suffix="example.com", ignore_case=True),))},
         {"header_manipulation": HeaderManipulation(append_request_headers={"x-who": "%HOSTNAME%"})},
+        {"csrf": CsrfPolicy(filter_enabled=True, additional_origins=(StringMatch(suffix="example.com"),))},
+        {"csrf": CsrfPolicy()},
         {"outlier_detection": OutlierDetection()},
         {"outlier_detection": OutlierDetection(3, "2s", "0.100s", 50)},
         {"mtls": MtlsPolicy(IstioMtls(TlsMode.ISTIO_MUTUAL))},
@@ -351,6 +356,14 @@ virtual_destinations = st.builds(
                     tuple(StaticDestination(service_ref("reviews", cluster)) for cluster in ("cluster2", "cluster1"))
                 )
             },
+            {
+                "static": StaticFailover(
+                    (
+                        StaticDestination(service_ref("ratings", "cluster3"), 1),
+                        StaticDestination(service_ref("reviews", "cluster1"), 9),
+                    )
+                )
+            },
         )
     ),
 )
@@ -373,6 +386,14 @@ access_policies = st.builds(
         )
     ),
 )
+service_dependencies = st.builds(
+    lambda name, sent, selected: ServiceDependency(
+        metadata=meta(name), spec=ServiceDependencySpec(source_selectors=sent, destination_selectors=selected)
+    ),
+    st.sampled_from(("d0", "d1")),
+    senders | st.sampled_from(((sending(labels={"app": "reviews"}),), (sending(namespaces=("default",)),))),
+    destination_selectors,
+)
 odd_policies: st.SearchStrategy[Resource] = st.one_of(
     st.builds(lambda spec: TrafficPolicy(metadata=meta("odd"), spec=spec), messages(TrafficPolicySpec)),
     st.builds(lambda spec: VirtualDestination(metadata=meta("odd"), spec=spec), messages(VirtualDestinationSpec)),
@@ -386,6 +407,7 @@ policies: st.SearchStrategy[Resource] = st.one_of(
     virtual_destinations,
     virtual_destinations,
     access_policies,
+    service_dependencies,
     odd_policies,
 )
 
@@ -423,6 +445,7 @@ virtual_meshes = st.builds(
     federation=federations,
     mtls=trusts,
     access=st.sampled_from(GlobalAccessPolicy),
+    scope=st.sampled_from(ProxyScope),
     created=st.sampled_from(AGES),
 )
 stances = st.builds(
@@ -437,6 +460,7 @@ stances = st.builds(
         )
     ),
     access=st.sampled_from(GlobalAccessPolicy),
+    scope=st.sampled_from(ProxyScope),
 )
 """What one virtual mesh of all clusters may be changed to."""
 

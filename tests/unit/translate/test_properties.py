@@ -16,9 +16,11 @@ from isthmus.istio.objects import (
     AuthorizationPolicy,
     DestinationRule,
     DestinationTraffic,
+    EnvoyFilter,
     HttpRoute,
     RouteTarget,
     ServiceEntry,
+    Sidecar,
     VirtualService,
 )
 from isthmus.model.ref import Kind, Ref
@@ -175,6 +177,8 @@ class Fleet:
                     port.port for port in service.ports if is_http(port)
                 )
         self._subsets: dict[tuple[str, str], set[str]] = {}
+        self._routes_named: set[tuple[str, str]] = set()
+        self._filters: set[tuple[str, str]] = set()
         for key, output in self.outputs.items():
             match output.object:
                 case ServiceEntry() as entry if not entry.spec.export_to:
@@ -183,6 +187,10 @@ class Fleet:
                 case DestinationRule() as rule if not rule.spec.export_to:
                     names = {subset.name for subset in rule.spec.subsets}
                     self._subsets.setdefault((key.cluster, rule.spec.host), set()).update(names)
+                case VirtualService() as routes:
+                    self._routes_named.update((key.cluster, route.name) for route in routes.spec.http if route.name)
+                case EnvoyFilter() as filters:
+                    self._filters.add((key.cluster, filters.metadata.name))
 
     def faults(self) -> Iterator[str]:
         """Everything that is wrong, for people."""
@@ -206,13 +214,31 @@ class Fleet:
             case DestinationRule() as rule:
                 if not rule.spec.subsets and rule.spec.traffic_policy in (None, DestinationTraffic()):
                     yield "changes nothing"
-                if not self._ports.get((cluster, rule.spec.host)) and not rule.spec.export_to:
+                if (cluster, rule.spec.host) not in self._ports and not rule.spec.export_to:
                     yield f"is about {rule.spec.host}, which {cluster} does not know"
                 names = [subset.name for subset in rule.spec.subsets]
                 if len(set(names)) != len(names):
                     yield f"subsets {names} are not told apart"
             case VirtualService() as routes:
                 yield from self._routes(cluster, routes)
+            case Sidecar() as sidecar:
+                [listener] = sidecar.spec.egress
+                hosts = listener.hosts
+                for namespace, _, host in (each.partition("/") for each in hosts):
+                    if namespace == "*" and not self._ports.get((cluster, host)):
+                        yield f"tells of {host}, which {cluster} does not know"
+                if not hosts or list(hosts) != sorted(set(hosts)):
+                    yield f"tells of {hosts}"
+            case EnvoyFilter() as filters:
+                for patch in filters.spec.config_patches:
+                    found = patch.match.route_configuration
+                    if (
+                        found
+                        and found.vhost
+                        and found.vhost.route
+                        and (cluster, found.vhost.route.name) not in self._routes_named
+                    ):
+                        yield f"is about routes called {found.vhost.route.name}, of which there is none"
             case AuthorizationPolicy() as rules:
                 for rule in rules.spec.rules:
                     for source in rule.from_:
@@ -226,6 +252,8 @@ class Fleet:
         elif found.spec.http[-1].match:
             yield "has no route for what matches none"
         for i, route in enumerate(found.spec.http):
+            if route.name and (cluster, route.name) not in self._filters:
+                yield f"route {i} is called {route.name}, and no filter is about that"
             if not route.match and i < len(found.spec.http) - 1:
                 yield f"route {i} hides those behind it"
             for match in route.match:

@@ -235,7 +235,7 @@ class Traffic:
         """The rule of a service on its own cluster, where it would change something."""
         where = service.service
         uses, said = self.uses_on(fetch, where.cluster, where), self.said(fetch, ref, where.cluster)
-        if not uses and not said:
+        if not service.ports or not (uses or said):
             return
         policies = parents(TrafficPolicy.KIND, *(each.policy for each in said.values()))
         whose = tuple(sorted({*(use.who for use in uses), *policies}))
