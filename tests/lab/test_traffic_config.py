@@ -73,11 +73,12 @@ def moved(value: Any, key: str = "") -> Any:
     return NAMESPACE if key in ("namespace", "namespaces") and value in MOVED else value
 
 
-@pytest.fixture(params=FOUND, ids=lambda path: path.name)
-def case(request: pytest.FixtureRequest, tmp_path: Path) -> Case:
+@pytest.fixture(params=FOUND, ids=lambda path: path.name, scope="module")
+def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
     documents = [moved(document) for document in load_yaml(request.param / "in.yaml")]
-    (tmp_path / "in.yaml").write_text(yaml.safe_dump_all(documents))
-    return Case(request.param, documents, load(tmp_path / "in.yaml"))
+    path = tmp_path_factory.mktemp("case") / "in.yaml"
+    path.write_text(yaml.safe_dump_all(documents))
+    return Case(request.param, documents, load(path))
 
 
 # --- istiod accepts it ------------------------------------------------------------------------------------------------
@@ -127,7 +128,7 @@ def clients(federated: Lab) -> Iterator[Lab]:
         federated.kubectl("cluster1", "delete", "namespace", NAMESPACE)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def configured(clients: Lab, case: Case) -> Iterator[Lab]:
     """The case's objects are on cluster1, and its client's proxy has what came of them. Gone after the test."""
     written = [each for each in case.manifests("cluster1") if each["kind"] not in LEFT_OUT]
@@ -317,7 +318,16 @@ def test_envoy_does_what_the_case_says(configured: Lab, case: Case, golden: Gold
 
 
 def test_istio_finds_nothing_to_say(configured: Lab, case: Case) -> None:
-    done = configured.attempt("istioctl", "analyze", "--context", "cluster1", "-n", NAMESPACE)
+    """Except IST0173, which looks for pods of a subset on the cluster itself; those of a case are addresses alone."""
+    done = configured.attempt(
+        "istioctl",
+        "analyze",
+        "--context",
+        "cluster1",
+        "-n",
+        NAMESPACE,
+        "--suppress",
+        f"IST0173=DestinationRule *.{NAMESPACE}",
+    )
 
-    assert "Error [" not in done.stdout + done.stderr, done.stdout
-    assert "Warning [" not in done.stdout + done.stderr, done.stdout
+    assert "[IST" not in done.stdout + done.stderr, done.stdout

@@ -22,6 +22,8 @@ class MeshFacts(msgspec.Struct, frozen=True, gc=False):
     dns_proxying: bool
     trust_domain: str
     """Empty if it is not known."""
+    trust_domain_aliases: tuple[str, ...] = ()
+    """Domains whose identities count as those of its own, such as the one that it had before."""
 
 
 class ServiceFacts(msgspec.Struct, frozen=True, gc=False):
@@ -69,7 +71,12 @@ def mesh_facts(ref: Ref, mesh: Mesh) -> MeshFacts | None:
         return None
     where = istio.installation
     return MeshFacts(
-        ref, where.cluster, where.namespace or "istio-system", istio.smart_dns_proxying_enabled, istio.trust_domain
+        ref=ref,
+        cluster=where.cluster,
+        root_namespace=where.namespace or "istio-system",
+        dns_proxying=istio.smart_dns_proxying_enabled,
+        trust_domain=istio.trust_domain,
+        trust_domain_aliases=istio.trust_domain_aliases,
     )
 
 

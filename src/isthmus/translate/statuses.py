@@ -33,6 +33,7 @@ from isthmus.api.virtual_destination import (
 )
 from isthmus.api.virtual_mesh import VirtualMesh, VirtualMeshStatus
 from isthmus.model.ref import Ref
+from isthmus.translate.access.facts import open_sources
 from isthmus.translate.dependencies.derivations import Scoped
 from isthmus.translate.facts import MeshFacts
 from isthmus.translate.federation.derivations import Outcome
@@ -186,15 +187,15 @@ def access_policy_status(
     *workloads* are those that it allows to call, the first of very many.
     A policy with a problem of its own allows nobody.
     """
-    spec = policy.spec
     outcome = _outcome(problems, missing, verdicts, failures)
-    warnings: tuple[str, ...] = ()
+    open_ = () if problems else open_sources(policy.spec)
+    warnings = tuple(f"{path} is empty: everybody may call, also without an identity" for path in open_)
     if problems:
         warnings += ("allows nobody until that is mended",)
-    elif not spec.source_selector:
-        warnings += ("spec.sourceSelector is empty: everybody may call, also without an identity",)
     if not outcome.found and not missing:
         warnings += ("selects no destination",)
+    elif outcome.found and not (problems or open_ or workloads):
+        warnings += ("names no workload that is known: nobody may call by it yet",)
     return AccessPolicyStatus(
         observed_generation=policy.metadata.generation,
         state=outcome.state,

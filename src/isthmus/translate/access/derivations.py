@@ -25,8 +25,13 @@ from isthmus.translate.parents import parents, parents_annotation
 from isthmus.translate.selectors import Rule, rules_of, selects, terms_of_rule, terms_of_service
 
 DENY_ALL = "global-access-control"
-GATEWAY_LABEL, GATEWAY_VALUES = "istio", ("ingressgateway", "eastwestgateway")
-"""How gateways' services select their pods. Source: Istio's charts."""
+GATEWAY_LABEL, GATEWAY_VALUES = "istio", ("ingressgateway", "eastwestgateway", "ingress")
+MADE_GATEWAY_LABEL = "gateway.networking.k8s.io/gateway-name"
+"""How gateways' services select their pods. Source: Istio's charts and installation guides; those that Istio makes of
+Gateways of Kubernetes, https://istio.io/latest/docs/tasks/traffic-management/ingress/gateway-api/
+"""
+OPEN_GATEWAY = "gateways are reachable for everybody while the virtual mesh denies by default: changes nothing there"
+CLOSED_GATEWAY = "who comes from outside or another cluster has no identity at a gateway, and is refused there"
 
 
 class AccessRule(msgspec.Struct, frozen=True, gc=False):
@@ -69,7 +74,7 @@ class Access:
         membership: Membership,
         federation: Federation,
     ) -> None:
-        self._meshes = meshes
+        self._services = services
         self._services_by_identity = services_by_identity
         self._membership = membership
         self._federation = federation
@@ -90,7 +95,7 @@ class Access:
         self._modes: Collection[Ref, GlobalAccessPolicy] = graph.map(
             "global access policies", virtual_meshes, lambda _, each: each.spec.global_access_policy
         )
-        self._domains: Collection[Ref, dict[str, str]] = graph.derive(
+        self._domains: Collection[Ref, dict[str, tuple[str, ...]]] = graph.derive(
             "trust domains of callers", meshes, self._callers_of
         )
         self.applied: Collection[Ref, Applied] = graph.derive("applied access policies", services, self._apply)
@@ -115,11 +120,23 @@ class Access:
         named = rule.rule
         return named if isinstance(named, Ref) and not fetch.group(self._services_by_identity, named) else None
 
-    def _callers_of(self, fetch: Fetch, ref: Ref, mesh: MeshFacts) -> dict[str, str]:
-        """Trust domains, by cluster, of the meshes whose workloads can call those of *mesh*."""
+    def _callers_of(self, fetch: Fetch, ref: Ref, mesh: MeshFacts) -> dict[str, tuple[str, ...]]:
+        """Trust domains, by cluster, of the meshes whose workloads can call those of *mesh*.
+
+        While a mesh changes its domain, its workloads show the old one until they restart; then the old one is among
+        its aliases. An alias that is another mesh's own domain is left out: it would make two callers one.
+        Source: https://istio.io/latest/docs/tasks/security/authorization/authz-td-migration/
+        """
         member = fetch.get(self._membership.member, ref)
         group = fetch.get(self._membership.facts, member.virtual_mesh) if member is not None else None
-        return {each.cluster: each.trust_domain for each in (*(group.members if group is not None else ()), mesh)}
+        meshes = {each.ref: each for each in (*(group.members if group is not None else ()), mesh)}.values()
+        taken = {each.trust_domain for each in meshes}
+        found: dict[str, tuple[str, ...]] = {}
+        for each in meshes:
+            own = (each.trust_domain,) if each.trust_domain else ()
+            aliases = tuple(alias for alias in each.trust_domain_aliases if alias not in taken) if own else ()
+            found[each.cluster] = tuple(dict.fromkeys((*found.get(each.cluster, ()), *own, *aliases)))
+        return found
 
     def _apply(self, fetch: Fetch, _: Ref, service: ServiceFacts) -> Applied | None:
         chosen = {
@@ -135,11 +152,11 @@ class Access:
     def _guard(self, fetch: Fetch, _: Ref, applied: Applied) -> Guarded:
         service = applied.service
         policies = tuple(policy.ref for policy in applied.policies)
-        warnings = tuple(_warnings(applied))
+        warnings = (*_port_warnings(applied), *self._gateway_warnings(fetch, applied))
         if not service.selector:
             error = "the Service selects no pods by labels, so nothing can be allowed or refused there"
             return Guarded(service.service.cluster, policies, (), (), warnings, error)
-        domains: dict[str, str] | None = fetch.get(self._domains, service.mesh)
+        domains: dict[str, tuple[str, ...]] | None = fetch.get(self._domains, service.mesh)
         authorized = authorize(applied.policies, domains or {})
         annotations = parents_annotation(parents(AccessPolicy.KIND, *policies))
         where = service.service
@@ -154,15 +171,36 @@ class Access:
         )
         return Guarded(where.cluster, policies, parts, authorized.refusals, warnings, "")
 
+    def _gateway_warnings(self, fetch: Fetch, applied: Applied) -> Iterator[tuple[Ref, str]]:
+        """What policies come to on a gateway, before which others end than the callers that they name."""
+        service = applied.service
+        mesh_gateways = fetch.get(self._federation.gateways, service.mesh)
+        applied_gateways = {each.destination for each in (mesh_gateways.gateways if mesh_gateways else ())}
+        if not is_gateway(service) and service.ref not in applied_gateways:
+            return
+        denies = self._denies(fetch, service.mesh) is not None
+        for policy in applied.policies:
+            if denies:
+                yield policy.ref, OPEN_GATEWAY
+            elif not any(callers.anybody for callers in policy.callers):
+                yield policy.ref, CLOSED_GATEWAY
+
+    def _denies(self, fetch: Fetch, mesh: Ref) -> Ref | None:
+        """The virtual mesh that allows in *mesh* only what policies allow, None if there is none."""
+        member = fetch.get(self._membership.member, mesh)
+        if member is None or fetch.get(self._modes, member.virtual_mesh) is not GlobalAccessPolicy.ENABLED:
+            return None
+        return member.virtual_mesh
+
     def _deny(self, fetch: Fetch, ref: Ref, mesh: MeshFacts) -> Iterable[tuple[OutputKey, Output]]:
         """Nothing is allowed in *mesh* but what policies allow, and calls that come in by its gateways.
 
         Source: reference, global access control; Istio, an ALLOW policy without rules matches no request.
         """
-        member = fetch.get(self._membership.member, ref)
-        if member is None or fetch.get(self._modes, member.virtual_mesh) is not GlobalAccessPolicy.ENABLED:
+        virtual_mesh = self._denies(fetch, ref)
+        if virtual_mesh is None:
             return
-        whose = parents(VirtualMesh.KIND, member.virtual_mesh)
+        whose = parents(VirtualMesh.KIND, virtual_mesh)
         annotations = parents_annotation(whose)
         root = mesh.root_namespace
         found = [
@@ -170,23 +208,24 @@ class Access:
                 metadata=metadata(DENY_ALL, root, annotations), spec=istio.AuthorizationPolicySpec()
             )
         ]
-        open_ = {service.ref: service for _, service in fetch.group(self._gateways, ref)}
+        gateways = {service.ref: service for _, service in fetch.group(self._gateways, ref)}
         applied = fetch.get(self._federation.gateways, ref)
-        selectors = {gateway.destination: gateway.selector for gateway in (applied.gateways if applied else ())}
-        selectors.update((service.ref, service.selector) for service in open_.values())
-        for destination, selector in sorted(selectors.items()):
-            service = open_.get(destination)
-            name = f"{service.service.name}-{service.service.namespace}" if service else destination.name
-            found.append(
-                istio.AuthorizationPolicy(
-                    metadata=metadata(sanitize(f"allow-ingress-gateway-{name}"), root, annotations),
-                    spec=istio.AuthorizationPolicySpec(
-                        selector=istio.WorkloadSelector(match_labels=selector), rules=(istio.AuthorizationRule(),)
-                    ),
-                )
-            )
+        for gateway in applied.gateways if applied else ():
+            service = fetch.get(self._services, gateway.destination)
+            if service is not None and service.selector:
+                gateways[gateway.destination] = service
+        for _, service in sorted(gateways.items()):
+            name = f"allow-ingress-gateway-{service.service.name}-{service.service.namespace}"
+            selector = istio.WorkloadSelector(match_labels=service.selector)
+            spec = istio.AuthorizationPolicySpec(selector=selector, rules=(istio.AuthorizationRule(),))
+            found.append(istio.AuthorizationPolicy(metadata=metadata(sanitize(name), root, annotations), spec=spec))
         for made in found:
             yield OutputKey(mesh.cluster, made.key), Output(made, whose, ref)
+
+
+def is_gateway(service: ServiceFacts) -> bool:
+    """Whether *service* is that of a gateway, by how it selects its pods."""
+    return service.selector.get(GATEWAY_LABEL) in GATEWAY_VALUES or MADE_GATEWAY_LABEL in service.selector
 
 
 def _name_of_part(service: str, number: int) -> str:
@@ -195,7 +234,7 @@ def _name_of_part(service: str, number: int) -> str:
 
 
 def _gateways(_: Fetch, ref: Ref, service: ServiceFacts) -> Iterable[tuple[Ref, ServiceFacts]]:
-    if service.selector.get(GATEWAY_LABEL) in GATEWAY_VALUES:
+    if is_gateway(service):
         yield ref, service
 
 
@@ -238,8 +277,8 @@ def _verdicts(
         yield (policy, ref), verdict
 
 
-def _warnings(applied: Applied) -> Iterator[tuple[Ref, str]]:
-    """What of the policies on a service means something else than one may think."""
+def _port_warnings(applied: Applied) -> Iterator[tuple[Ref, str]]:
+    """Policies that name the port of the Service where the pods' port counts."""
     targets = {
         str(port.port): port.target_port_number
         for port in applied.service.ports

@@ -15,7 +15,7 @@ from isthmus.api.common import IdentitySelector
 from isthmus.istio import objects as istio
 from isthmus.model.problem import Problem
 from isthmus.model.ref import Ref
-from isthmus.translate.membership import Seniority
+from isthmus.translate.membership import Seniority, seniority
 
 LARGEST_PORT = 65535
 _METHOD = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, section 5.6.2
@@ -57,17 +57,26 @@ class AccessFacts(msgspec.Struct, frozen=True, gc=False):
 
 def access_facts(policy: AccessPolicy) -> AccessFacts:
     """Facts of *policy*."""
-    meta, spec = policy.metadata, policy.spec
+    spec = policy.spec
     callers = dict.fromkeys(_callers(selector) for selector in spec.source_selector) or {ANYBODY: None}
     return AccessFacts(
         ref=policy.ref,
-        seniority=(meta.creation_timestamp or "", meta.namespace, meta.name),
+        seniority=seniority(policy),
         callers=() if problems_of(spec) else tuple(callers),
         operation=istio.Operation(
             paths=tuple(sorted(set(spec.allowed_paths))),
             methods=tuple(sorted(set(spec.allowed_methods))),
             ports=tuple(str(port) for port in sorted(set(spec.allowed_ports))),
         ),
+    )
+
+
+def open_sources(spec: AccessPolicySpec) -> tuple[str, ...]:
+    """Field paths of source selectors that select everybody."""
+    if not spec.source_selector:
+        return ("spec.sourceSelector",)
+    return tuple(
+        f"spec.sourceSelector[{i}]" for i, selector in enumerate(spec.source_selector) if _callers(selector).anybody
     )
 
 

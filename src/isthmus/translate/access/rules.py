@@ -14,6 +14,9 @@ from isthmus.istio import objects as istio
 from isthmus.model.ref import Ref
 from isthmus.translate.access.facts import AccessFacts, Account, Callers
 
+Domains = Mapping[str, Sequence[str]]
+"""The trust domains of each cluster that can call; none where they are not known."""
+
 MOST_BYTES = 400_000  # of one object's rules; etcd takes 1.5 MiB with its old and new state in one request
 
 
@@ -31,8 +34,8 @@ class Authorized(msgspec.Struct, frozen=True, gc=False):
     refusals: tuple[Refusal, ...]
 
 
-def authorize(policies: Sequence[AccessFacts], domains: Mapping[str, str]) -> Authorized:
-    """The rules of *policies*, where *domains* is the trust domain of each cluster that can call."""
+def authorize(policies: Sequence[AccessFacts], domains: Domains) -> Authorized:
+    """The rules of *policies*, where *domains* tells the clusters that can call."""
     refusals: dict[Refusal, None] = {}
     by_operation: dict[istio.Operation, dict[istio.Source, None] | None] = {}
     for policy in policies:
@@ -125,17 +128,15 @@ def _from(sources: Sequence[istio.Source | None]) -> tuple[istio.From, ...]:
     return tuple(istio.From(source=source) for source in (*named, *others))
 
 
-def _source(
-    policy: Ref, callers: Callers, domains: Mapping[str, str], refusals: dict[Refusal, None]
-) -> istio.Source | None:
+def _source(policy: Ref, callers: Callers, domains: Domains, refusals: dict[Refusal, None]) -> istio.Source | None:
     principals: set[str] = set()
     for account in callers.accounts:
         clusters = (account.cluster,) if account.cluster else tuple(domains)
         for cluster in clusters:
-            domain = domains.get(cluster)
-            if domain:
-                principals.add(_principal(domain, account))
-            elif domain is None:
+            found = domains.get(cluster)
+            if found:
+                principals.update(_principal(domain, account) for domain in found)
+            elif found is None:
                 message = f"cluster {cluster} is not in the virtual mesh: callers there match nobody"
                 refusals[Refusal(policy, message)] = None
             else:
