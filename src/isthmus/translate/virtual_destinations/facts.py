@@ -19,7 +19,7 @@ from isthmus.api.virtual_destination import (
 from isthmus.istio import objects as istio
 from isthmus.model.problem import Problem
 from isthmus.model.ref import Ref
-from isthmus.translate.membership import Seniority
+from isthmus.translate.membership import Seniority, seniority
 from isthmus.translate.ports import is_tcp
 from isthmus.translate.traffic.fields import outlier_detection, outlier_problems
 
@@ -97,11 +97,11 @@ class VirtualDestinationFacts(msgspec.Struct, frozen=True, gc=False):
 
 def virtual_destination_facts(virtual: VirtualDestination) -> VirtualDestinationFacts:
     """Facts of *virtual*."""
-    meta, spec = virtual.metadata, virtual.spec
+    spec = virtual.spec
     localized = spec.localized or LocalizedFailover()
     return VirtualDestinationFacts(
         ref=virtual.ref,
-        seniority=(meta.creation_timestamp or "", meta.namespace, meta.name),
+        seniority=seniority(virtual),
         hostname=spec.hostname.lower(),
         ports=tuple(_port(port) for port in ports_of(spec)),
         virtual_mesh=spec.virtual_mesh.ref if spec.virtual_mesh is not None else None,

@@ -8,7 +8,7 @@ Source: reference, VirtualDestination; https://istio.io/latest/docs/tasks/traffi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -32,7 +32,7 @@ class Backing(msgspec.Struct, frozen=True, gc=False):
 
 
 class Place(msgspec.Struct, frozen=True, order=True, gc=False):
-    """Pods of one service that are in one locality and carry the same labels of subsets; *weight* counts them."""
+    """Pods of one service that carry the same labels of subsets, and the locality of all; *weight* counts them."""
 
     locality: str
     labels: Pairs
@@ -74,14 +74,13 @@ def pod_endpoints(
 def gateway_endpoints(
     entries: Sequence[tuple[str, int]], places: Sequence[Place], ports: Sequence[VirtualPort]
 ) -> tuple[istio.WorkloadEntry, ...]:
-    """Endpoints at the gateways of another cluster: one for each place behind them."""
-    weigh = len({place.weight for place in places}) > 1
+    """Endpoints at the gateways of another cluster, each with its share of the pods behind them as its weight."""
     return tuple(
         istio.WorkloadEntry(
             address=address,
             ports={port.name: number for port in ports},
             labels=dict(place.labels),
-            weight=place.weight if weigh else 0,
+            weight=place.weight // len(entries) if place.weight > len(entries) else 0,
             locality=place.locality,
         )
         for address, number in entries
@@ -90,19 +89,30 @@ def gateway_endpoints(
 
 
 def places_of(facts: EndpointFacts, region: str, wanted: Sequence[Pairs]) -> tuple[Place, ...]:
-    """Where the ready pods are, told apart by locality and by the labels that *wanted* subsets name; sorted.
+    """The ready pods behind gateways, told apart by the labels that *wanted* subsets name; sorted.
 
-    Weights are rounded to powers of two and reduced, so that scaling a Deployment rarely changes them.
+    All are where they all are together, such as in a region if their zones differ: a gateway sends a call to any of
+    them, and Envoy keeps one endpoint of an address, the first, whatever locality others have. Weights are rounded up
+    to powers of two, so that scaling a Deployment rarely changes them.
+    Source: Envoy, source/extensions/clusters/eds/eds.cc, updateLocalityEndpoints
     """
     names = sorted({name for labels in wanted for name, _ in labels})
-    counts: dict[tuple[str, Pairs], int] = {}
+    counts: dict[Pairs, int] = {}
+    localities: set[tuple[str, str, str]] = set()
     for pod_labels, zone, sub_zone, ready in facts.ready():
         labels = tuple((name, pod_labels[name]) for name in names if name in pod_labels)
-        at = (locality(region, zone, sub_zone), labels)
-        counts[at] = counts.get(at, 0) + ready
-    powers = {at: (count - 1).bit_length() for at, count in counts.items()}
-    least = min(powers.values(), default=0)
-    return tuple(sorted(Place(*at, weight=1 << power - least) for at, power in powers.items()))
+        counts[labels] = counts.get(labels, 0) + ready
+        localities.add((region, zone, sub_zone))
+    around = locality(*_common(localities)) if localities else ""
+    return tuple(sorted(Place(around, labels, 1 << (count - 1).bit_length()) for labels, count in counts.items()))
+
+
+def _common(localities: Iterable[tuple[str, str, str]]) -> tuple[str, str, str]:
+    """The smallest locality that holds all *localities*."""
+    region, zone, sub_zone = (
+        found.pop() if len(found) == 1 else "" for found in map(set, zip(*localities, strict=True))
+    )
+    return region, zone, sub_zone if zone else ""
 
 
 def in_order(
@@ -119,7 +129,9 @@ def in_order(
         weight = max(1, round(whole / max(1, len(addresses))))
         return tuple(msgspec.structs.replace(each, locality="", weight=weight) for each in found)
     marks = dict.fromkeys(_marks(virtual)[: len(virtual.static) - 1 - virtual.place_of(service)], MARK)
-    return tuple(msgspec.structs.replace(each, locality="", labels={**each.labels, **marks}) for each in found)
+    return tuple(
+        msgspec.structs.replace(each, locality="", weight=0, labels={**each.labels, **marks}) for each in found
+    )
 
 
 def _marks(virtual: VirtualDestinationFacts) -> tuple[str, ...]:
