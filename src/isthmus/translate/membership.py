@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 
+from isthmus.api.base import Resource
 from isthmus.api.common import DestinationSelector, IngressGatewaySelector, TcpKeepalive
 from isthmus.api.virtual_mesh import VirtualMesh
 from isthmus.flow import Collection, Fetch, Graph, Index
@@ -24,6 +25,7 @@ _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 
 Seniority = tuple[str, str, str]
 """Sorts objects by age: creation time (RFC 3339, so text order is time order), namespace, name."""
+STILL_TO_COME = "~"  # sorts behind every time
 
 
 class Claim(msgspec.Struct, frozen=True, gc=False):
@@ -62,10 +64,10 @@ class FederationRule(msgspec.Struct, frozen=True, gc=False):
     meshes: tuple[Ref, ...] | None
 
 
-def seniority(virtual_mesh: VirtualMesh) -> Seniority:
-    """How *virtual_mesh* sorts among others by age. Without a creation time, as in files, it counts as oldest."""
-    meta = virtual_mesh.metadata
-    return (meta.creation_timestamp or "", meta.namespace, meta.name)
+def seniority(resource: Resource) -> Seniority:
+    """How *resource* sorts among others by age. Without a creation time, as in files, it is still to come: youngest."""
+    meta = resource.metadata
+    return (meta.creation_timestamp or STILL_TO_COME, meta.namespace, meta.name)
 
 
 class Membership:

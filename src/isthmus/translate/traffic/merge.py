@@ -14,7 +14,7 @@ import msgspec
 from isthmus.api.common import WorkloadSelector
 from isthmus.api.traffic_policy import TrafficPolicy
 from isthmus.model.ref import Ref
-from isthmus.translate.membership import Seniority
+from isthmus.translate.membership import Seniority, seniority
 from isthmus.translate.traffic.conditions import (
     ANY_REQUEST,
     ANY_SENDER,
@@ -77,11 +77,11 @@ class Merged(msgspec.Struct, frozen=True, gc=False):
 
 def policy_facts(policy: TrafficPolicy) -> PolicyFacts:
     """Facts of *policy*."""
-    meta, spec = policy.metadata, policy.spec
+    spec = policy.spec
     requests = dict.fromkeys(request_of(matcher) for matcher in spec.http_request_matchers)
     return PolicyFacts(
         ref=policy.ref,
-        seniority=(meta.creation_timestamp or "", meta.namespace, meta.name),
+        seniority=seniority(policy),
         senders=spec.source_selector,
         requests=tuple(requests) or (ANY_REQUEST,),
         fields=fields_of(spec.policy),
