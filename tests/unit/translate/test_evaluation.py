@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from isthmus.translate.access.evaluation import (
     Answer,
@@ -393,7 +395,27 @@ def test_paths_are_normal_before_they_are_compared(path: str, normal: str) -> No
     assert normal_path(path) == normal
 
 
-def test_representatives_fall_under_every_combination_of_patterns() -> None:
+PATTERNS = st.one_of(
+    st.text("/ab", min_size=1, max_size=3),
+    st.text("/ab", max_size=3).map("{}*".format),
+    st.text("/ab", max_size=3).map("*{}".format),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(PATTERNS, max_size=5), st.text("/ab", max_size=5), st.sampled_from(["", "/"]))
+def test_representatives_fall_under_every_combination_of_patterns(patterns: list[str], text: str, least: str) -> None:
+    """Whatever text there is, one of them falls under the same patterns."""
+
+    def under(each: str) -> tuple[bool, ...]:
+        return tuple(matches(pattern, each) for pattern in patterns)
+
+    assert under(f"{least}{text}x") in map(under, representatives(patterns, "?", least))
+    if least + text:
+        assert under(least + text) in map(under, representatives(patterns, "?", least))
+
+
+def test_there_are_few_representatives() -> None:
     patterns = ("/a*", "/a/b*", "*.txt", "/a/b", "*", "/{*}", "x")
 
     found = set(representatives(patterns, "?", "/"))
