@@ -25,6 +25,7 @@ from isthmus.translate.parents import parents, parents_annotation
 from isthmus.translate.selectors import Rule, rules_of, selects, terms_of_rule, terms_of_service
 
 DENY_ALL = "global-access-control"
+FAULTY = "the policy has a fault of its own, see status.errors, and allows nobody here"
 GATEWAY_LABEL, GATEWAY_VALUES = "istio", ("ingressgateway", "eastwestgateway", "ingress")
 MADE_GATEWAY_LABEL = "gateway.networking.k8s.io/gateway-name"
 """How gateways' services select their pods. Source: Istio's charts and installation guides; those that Istio makes of
@@ -169,7 +170,8 @@ class Access:
             )
             for number, rules in split(authorized.rules).items()
         )
-        return Guarded(where.cluster, policies, parts, authorized.refusals, warnings, "")
+        faults = (Refusal(policy.ref, FAULTY) for policy in applied.policies if not policy.callers)
+        return Guarded(where.cluster, policies, parts, (*authorized.refusals, *faults), warnings, "")
 
     def _gateway_warnings(self, fetch: Fetch, applied: Applied) -> Iterator[tuple[Ref, str]]:
         """What policies come to on a gateway, before which others end than the callers that they name."""
