@@ -15,7 +15,7 @@ from isthmus.translate.facts import service_facts
 from isthmus.translate.selectors import Rule, Term, rules_of, selects, terms_of_rule, terms_of_service
 from isthmus.translate.traffic.conditions import Condition, Kind, Path, Test
 from isthmus.translate.traffic.fields import Copies, Field, Target, Value, problems_of
-from isthmus.translate.traffic.merge import Conflict, Merged, merge, policy_facts
+from isthmus.translate.traffic.merge import Conflict, Merged, merge, policy_facts, senders_of
 
 MAX_ROUTES = 100  # lines that a person still reads
 
@@ -53,7 +53,7 @@ class Policies:
         applied = destination.status.applied_federation if destination.status else None
         abroad = (self._meshes.get(mesh.ref) for mesh in (applied.federated_to_meshes if applied else ()))
         clusters = dict.fromkeys((service.ref.cluster_name, *filter(None, abroad)))
-        return {cluster: merge(facts, cluster) for cluster in clusters}
+        return {cluster: merge(facts, senders_of(facts, cluster)) for cluster in clusters}
 
 
 def routes_sections(merged: dict[str, Merged]) -> Iterator[Section]:

@@ -23,7 +23,8 @@ from isthmus.translate.ports import is_http
 from isthmus.translate.selectors import Rule, rules_of, selects, terms_of_rule, terms_of_service
 from isthmus.translate.traffic.conditions import ANY_REQUEST
 from isthmus.translate.traffic.fields import OF_DESTINATION, POLICY, Field, problems_of
-from isthmus.translate.traffic.merge import Conflict, PolicyFacts, Setting, merge, policy_facts
+from isthmus.translate.traffic.limits import fit
+from isthmus.translate.traffic.merge import Conflict, PolicyFacts, Senders, Setting, policy_facts, senders_of
 from isthmus.translate.traffic.reach import Reach
 from isthmus.translate.traffic.routes import Reachable, Routing, Unreachable, Use, route
 
@@ -45,13 +46,19 @@ class Applied(msgspec.Struct, frozen=True, gc=False):
     policies: tuple[PolicyFacts, ...]
 
 
-class Client(msgspec.Struct, frozen=True, gc=False):
-    """What is said of one destination to the proxies of one cluster, and where the objects that say it go."""
+class Place(msgspec.Struct, frozen=True, gc=False):
+    """A cluster whose proxies know a destination, as *host*, and where objects about it go."""
 
     cluster: str
     host: str
     name: str
     namespaces: tuple[str, ...]
+
+
+class Client(msgspec.Struct, frozen=True, gc=False):
+    """What is said of one destination to the proxies of one place."""
+
+    place: Place
     routing: Routing
     of_destination: dict[Field, Setting]
     conflicts: tuple[Conflict, ...]
@@ -67,7 +74,7 @@ class Routed(msgspec.Struct, frozen=True, gc=False):
 
     def on(self, cluster: str) -> Client | None:
         """What is said to *cluster*."""
-        return next((client for client in self.clients if client.cluster == cluster), None)
+        return next((client for client in self.clients if client.place.cluster == cluster), None)
 
 
 class Traffic:
@@ -173,23 +180,29 @@ class Traffic:
 
     def _route(self, fetch: Fetch, ref: Ref, applied: Applied) -> Routed:
         where = applied.service.service
-        places: list[tuple[str, str, str, tuple[str, ...]]] = [
-            (where.cluster, self._reached.fqdn(fetch, where), where.name, (where.namespace,))
-        ]
+        places = [Place(where.cluster, self._reached.fqdn(fetch, where), where.name, (where.namespace,))]
         federated = self._federation.known_abroad(fetch, ref)
         if federated is not None and self._federation.has_way(fetch, federated):
             name = self._federation.rule_name(fetch, federated)
             roots: dict[str, dict[str, None]] = {}
             for mesh in federated.targets:
                 roots.setdefault(mesh.cluster, {})[mesh.root_namespace] = None
-            places += [(cluster, federated.hostname, name, tuple(found)) for cluster, found in roots.items()]
-        clients = []
-        for cluster, host, name, namespaces in places:
-            merged = merge(applied.policies, cluster)
-            routing = route(applied.service.ports, host, merged, partial(self._reach, fetch, cluster))
-            clients.append(Client(cluster, host, name, namespaces, routing, merged.of_destination, merged.conflicts))
+            places += [Place(cluster, federated.hostname, name, tuple(found)) for cluster, found in roots.items()]
+        alike: dict[Senders, list[Place]] = {}
+        for place in places:
+            alike.setdefault(senders_of(applied.policies, place.cluster), []).append(place)
+        clients: dict[Place, Client] = {}
+        for senders, found in alike.items():
+            routers = [
+                partial(route, applied.service.ports, place.host, lookup=partial(self._reach, fetch, place.cluster))
+                for place in found
+            ]
+            said = fit(applied.policies, senders, routers)
+            for place, routing in zip(found, said.routings, strict=True):
+                clients[place] = Client(place, routing, said.merged.of_destination, said.merged.conflicts)
         policies = tuple(policy.ref for policy in applied.policies)
-        return Routed(policies, tuple(clients), tuple(_warnings(applied, abroad=federated is not None)))
+        warnings = tuple(_warnings(applied, abroad=federated is not None))
+        return Routed(policies, tuple(clients[place] for place in places), warnings)
 
     def _judge(self, fetch: Fetch, _: Ref, routed: Routed) -> dict[Ref, ApprovalStatus]:
         """What became of each policy on one destination."""
@@ -277,18 +290,18 @@ def _policy_rules(_: Fetch, ref: Ref, policy: TrafficPolicy) -> Iterable[tuple[t
 def _uses(_: Fetch, ref: Ref, routed: Routed) -> Iterator[tuple[tuple[Ref, str, Use], Use]]:
     for client in routed.clients:
         for use in client.routing.uses:
-            yield (ref, client.cluster, use), use
+            yield (ref, client.place.cluster, use), use
 
 
 def _virtual_services(_: Fetch, ref: Ref, routed: Routed) -> Iterable[tuple[OutputKey, Output]]:
     whose = parents(TrafficPolicy.KIND, *routed.policies)
     for client in routed.clients:
-        for namespace in client.namespaces if client.routing.http else ():
+        for namespace in client.place.namespaces if client.routing.http else ():
             made = istio.VirtualService(
-                metadata=metadata(client.name, namespace, parents_annotation(whose)),
-                spec=istio.VirtualServiceSpec(hosts=(client.host,), http=client.routing.http),
+                metadata=metadata(client.place.name, namespace, parents_annotation(whose)),
+                spec=istio.VirtualServiceSpec(hosts=(client.place.host,), http=client.routing.http),
             )
-            yield OutputKey(client.cluster, made.key), Output(made, whose, ref)
+            yield OutputKey(client.place.cluster, made.key), Output(made, whose, ref)
 
 
 def _verdicts(

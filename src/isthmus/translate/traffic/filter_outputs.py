@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from isthmus.api.traffic_policy import CsrfPolicy, TrafficPolicy
+from isthmus.api.traffic_policy import TrafficPolicy
 from isthmus.flow import Collection, Fetch, Graph, Index
 from isthmus.istio import objects as istio
 from isthmus.model.ref import Ref
@@ -15,12 +15,11 @@ from isthmus.translate.federation.objects import metadata
 from isthmus.translate.output import Output, OutputKey
 from isthmus.translate.parents import parents, parents_annotation
 from isthmus.translate.traffic.derivations import Routed, Traffic
-from isthmus.translate.traffic.filters import csrf, insertion, on_route
+from isthmus.translate.traffic.filters import idle, insertion, on_route
 from isthmus.translate.traffic.routes import Filtered
 
 CALLERS = "SIDECAR_OUTBOUND"
 CHAIN_NAME = "csrf"
-IDLE = csrf(CsrfPolicy())  # what stands in the chain, for routes of which nothing is said
 
 
 class Needed(msgspec.Struct, frozen=True, gc=False):
@@ -64,7 +63,7 @@ class FilterOutputs:
     ) -> Iterable[tuple[OutputKey, Output]]:
         policies = dict.fromkeys(policy for _, needed in every for policy in needed.policies)
         needed = msgspec.structs.replace(every[0][1], policies=tuple(sorted(policies)))
-        yield from self._write(fetch, cluster, CHAIN_NAME, insertion(CALLERS, IDLE), needed)
+        yield from self._write(fetch, cluster, CHAIN_NAME, insertion(CALLERS, idle()), needed)
 
     def _write(
         self, fetch: Fetch, cluster: str, name: str, patch: istio.ConfigPatch, needed: Needed
@@ -81,7 +80,7 @@ class FilterOutputs:
 def _filtered(_: Fetch, ref: Ref, routed: Routed) -> Iterator[tuple[tuple[Ref, str, str], Filtered]]:
     for client in routed.clients:
         for each in client.routing.filtered:
-            yield (ref, client.cluster, each.name), each
+            yield (ref, client.place.cluster, each.name), each
 
 
 def _need(_: Fetch, __: tuple[str, str], found: tuple[tuple[tuple[Ref, str, str], Filtered], ...]) -> Needed:

@@ -7,6 +7,7 @@ without matchers sets, unless it says otherwise itself.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
@@ -22,6 +23,7 @@ from isthmus.translate.traffic.conditions import (
     Kind,
     Path,
     Request,
+    Sender,
     request_of,
     senders_on,
 )
@@ -88,16 +90,36 @@ def policy_facts(policy: TrafficPolicy) -> PolicyFacts:
     )
 
 
-def merge(policies: Sequence[PolicyFacts], cluster: str) -> Merged:
-    """What *policies*, the oldest first, say to the proxies of *cluster*."""
+Senders = tuple[tuple[Sender, ...] | None, ...]
+"""Of each of several policies the senders on one cluster, None for one that is about nobody there."""
+
+
+def senders_of(policies: Sequence[PolicyFacts], cluster: str) -> Senders:
+    """Whom on *cluster* each of *policies* is about: clusters with equal senders have equal routes."""
+    return tuple(senders_on(cluster, policy.senders) for policy in policies)
+
+
+def most_routes(policies: Sequence[PolicyFacts], senders: Senders) -> int:
+    """A number that the routes of `merge` do not exceed, without making them."""
+    conditions = {
+        Condition(sender, request)
+        for policy, found in zip(policies, senders, strict=True)
+        for sender in found or ()
+        for request in policy.requests
+    }
+    of_senders, of_requests = _general(conditions)
+    return len(conditions) + len(of_senders) * len(of_requests)
+
+
+def merge(policies: Sequence[PolicyFacts], senders: Senders) -> Merged:
+    """What *policies*, the oldest first, say to the proxies of a cluster where they are about *senders*."""
     said: dict[Condition, list[PolicyFacts]] = {}
     here: list[PolicyFacts] = []
-    for policy in policies:
-        senders = senders_on(cluster, policy.senders)
-        if senders is None:
+    for policy, found in zip(policies, senders, strict=True):
+        if found is None:
             continue
         here.append(policy)
-        for sender in senders:
+        for sender in found:
             for request in policy.requests:
                 said.setdefault(Condition(sender, request), []).append(policy)
     conflicts: dict[Conflict, None] = {}
@@ -138,27 +160,57 @@ def _closure(conditions: Iterable[Condition]) -> Iterator[Condition]:
     Such requests take one route only, which has to say what both say.
     """
     every = dict.fromkeys(conditions)
-    senders = [c.sender for c in every if c.request == ANY_REQUEST and c.sender != ANY_SENDER]
-    requests = [c.request for c in every if c.sender == ANY_SENDER and c.request != ANY_REQUEST]
+    senders, requests = _general(every)
     every.update(dict.fromkeys(Condition(sender, request) for sender in senders for request in requests))
     return iter(every)
 
 
+def _general(conditions: Iterable[Condition]) -> tuple[list[Sender], list[Request]]:
+    """The senders of whom all requests are meant, and the requests that are meant whoever sends them."""
+    senders: list[Sender] = []
+    requests: list[Request] = []
+    for condition in conditions:
+        if condition.request == ANY_REQUEST and condition.sender != ANY_SENDER:
+            senders.append(condition.sender)
+        elif condition.sender == ANY_SENDER and condition.request != ANY_REQUEST:
+            requests.append(condition.request)
+    return senders, requests
+
+
 class _Coverage:
-    """Finds the conditions that cover one, without trying each."""
+    """Finds the conditions that cover one, without trying each.
+
+    A condition asks for several things, and covers only what asks for all of them too: it is found by the one of them
+    that the fewest others ask for.
+    """
 
     def __init__(self, conditions: Iterable[Condition]) -> None:
-        self._by_path: dict[Path, list[Condition]] = {}
-        for condition in conditions:
-            self._by_path.setdefault(condition.request.path, []).append(condition)
-        self._lengths = sorted({len(path.text) for path in self._by_path if path.kind is Kind.PREFIX})
-        self._loose = [path for path in self._by_path if path.ignore_case]
+        terms = {condition: _terms(condition) for condition in conditions}
+        asked = Counter(term for found in terms.values() for term in found)
+        self._by_term: dict[object, list[Condition]] = {}
+        for condition, found in terms.items():
+            rarest = min(found, key=asked.__getitem__, default=None)
+            self._by_term.setdefault(rarest, []).append(condition)
+        paths = [term for term in self._by_term if isinstance(term, Path)]
+        self._lengths = sorted({len(path.text) for path in paths if path.kind is Kind.PREFIX})
+        self._loose = [path for path in paths if path.ignore_case]
 
     def of(self, condition: Condition) -> list[Condition]:
         """Those that cover *condition*, the most specific first."""
         path = condition.request.path
-        paths = dict.fromkeys((path, Path(), *self._loose))
+        terms: dict[object, None] = dict.fromkeys((None, *_terms(condition), *self._loose))
         if path.kind in (Kind.EXACT, Kind.PREFIX):
-            paths.update((Path(Kind.PREFIX, path.text[:length]), None) for length in self._lengths)
-        found = (each for candidate in paths for each in self._by_path.get(candidate, ()) if each.covers(condition))
+            terms.update((Path(Kind.PREFIX, path.text[:length]), None) for length in self._lengths)
+        found = (each for term in terms for each in self._by_term.get(term, ()) if each.covers(condition))
         return sorted(found, key=lambda each: (each != condition, each.rank))
+
+
+def _terms(condition: Condition) -> list[object]:
+    """What *condition* asks for; for values of one kind of path, `Path` itself says what covers what."""
+    sender, request = condition.sender, condition.request
+    found: list[object] = [*request.headers, *sender.labels]
+    found += (("query", test) for test in request.query)
+    found += (("namespace", sender.namespace),) if sender.namespace else ()
+    found += (("method", request.method),) if request.method else ()
+    found += (request.path,) if request.path.kind is not Kind.ANY else ()
+    return found
