@@ -60,6 +60,7 @@ from isthmus.translate.output import Output, OutputKey, StatusKey
 from isthmus.translate.parents import parents_annotation
 from isthmus.translate.selectors import Term, selects, terms_of_rule, terms_of_service
 from isthmus.translate.traffic.fields import problems_of
+from isthmus.translate.traffic.filters import idle
 from isthmus.translate.traffic.reach import Reach
 from isthmus.translate.traffic.routes import Reachable, Unreachable, Use
 
@@ -242,10 +243,15 @@ class Gateways:
         by_namespace: Index[tuple[str, str, Ref], Any, ServedKey] = graph.index(
             "externals by the namespace of gateways", outside, _first_part
         )
+        filtered = graph.expand("hosts with filters", self._routed, self._filtered)
+        by_gateway: Index[Ref, tuple[Ref, ServedKey], Served] = graph.index(
+            "hosts with filters by gateway", filtered, _first_part
+        )
         self.outputs: tuple[Collection[OutputKey, Output], ...] = (
             graph.expand("gateways of virtual gateways", self.serving, self._write_gateways),
             graph.expand("virtual services of hosts", self._routed, self._write_routes),
             graph.expand("entries of externals", by_namespace, self._write_external),
+            graph.expand("filters in chains of gateways", by_gateway, self._write_chain),
         )
         self.findings: tuple[Index[StatusKey, Any, tuple[Finding, ...]], ...] = tuple(
             graph.index(f"findings of {found.name} by object", _findings(graph, found), _first_part)
@@ -501,7 +507,7 @@ class Gateways:
         if not listener.looks_at_hosts:
             return route_connections(listener.shares, listener.key, f"{HANDLER}.tcp.tcpHosts", lookup)
         host = self._treated(fetch, key[2])
-        return route_host(host, lookup) if host is not None else None
+        return route_host(host, listener.fields, lookup) if host is not None else None
 
     def listens(self, fetch: Fetch, ref: Ref, gateway: IngressGateway) -> bool:
         """Whether there is an object that has *gateway* listen for VirtualGateway *ref*."""
@@ -535,8 +541,26 @@ class Gateways:
                 objects.routes_object(name, listener.ref, gateway, domains, routing.http, annotations)
                 for name, domains in zip(names, objects.apart(served.domains), strict=False)
             ]
+            if routing.filtered:
+                filters = objects.routes_filter(made[0].metadata.name, gateway, routing.filtered, annotations)
+                yield OutputKey(gateway.cluster, filters.key), Output(filters, whose, gateway.service.ref)
         for each in made:
             yield OutputKey(gateway.cluster, each.key), Output(each, whose, gateway.service.ref)
+
+    def _filtered(
+        self, fetch: Fetch, key: ServedKey, routing: HostRouting
+    ) -> Iterator[tuple[tuple[Ref, ServedKey], Served]]:
+        served = fetch.get(self._served, key)
+        if served is not None and routing.filtered:
+            yield (key[1], key), served
+
+    def _write_chain(
+        self, _: Fetch, gateway: Ref, rows: tuple[tuple[tuple[Ref, ServedKey], Served], ...]
+    ) -> Iterator[tuple[OutputKey, Output]]:
+        whose = tuple(sorted({owner for (_, key), served in rows for owner in (served.listener.key, key[2].owner)}))
+        at = rows[0][1].gateway
+        made = objects.chain_filter(at, (idle(),), parents_annotation(whose))
+        yield OutputKey(at.cluster, made.key), Output(made, whose, gateway)
 
     def _uses(self, fetch: Fetch, key: ServedKey, routing: HostRouting) -> Iterator[tuple[tuple[Any, str, Use], Use]]:
         served = fetch.get(self._served, key)

@@ -12,6 +12,7 @@ from enum import Enum
 import msgspec
 
 from isthmus.api.common import ObjectSelector
+from isthmus.api.traffic_policy import Policy
 from isthmus.api.virtual_gateway import (
     ConnectionHandler,
     ConnectionMatch,
@@ -38,12 +39,12 @@ from isthmus.translate.gateways.hosts import (
     host_problems,
     host_warnings,
 )
-from isthmus.translate.gateways.routes import LARGEST_WEIGHT, Share
+from isthmus.translate.gateways.routes import LARGEST_WEIGHT, Share, fields_of_route
 from isthmus.translate.gateways.selection import selector_problems, seniority_of
 from isthmus.translate.membership import Seniority
 from isthmus.translate.output import StatusKey
 from isthmus.translate.selectors import Rule, rules_of
-from isthmus.translate.traffic.fields import service_problems
+from isthmus.translate.traffic.fields import Field, Value, policy_problems, service_problems
 
 HANDLER = "spec.connectionHandlers[0]"
 ROUTES = f"{HANDLER}.http.routeConfig"
@@ -88,6 +89,8 @@ class ListenerFacts(msgspec.Struct, frozen=True, gc=False):
     """Of VirtualHosts."""
     shares: tuple[Share, ...]
     """Where connections go that are passed on; none if their SNI says."""
+    fields: dict[Field, Value]
+    """What counts for routes of which nothing else is said."""
 
     @property
     def ref(self) -> Ref:
@@ -121,6 +124,7 @@ def listener_facts(gateway: VirtualGateway) -> ListenerFacts:
         server_names=tuple(dict.fromkeys(name.lower() for name in match.server_names if name != "*")),
         selectors=tuple(each.virtual_host_selector for each in http.route_config if each.virtual_host_selector),
         shares=_shares(handler.tcp) if handler.tcp else (),
+        fields=fields_of_route(_options_of(http)),
     )
 
 
@@ -144,6 +148,11 @@ def inline_hosts(gateway: VirtualGateway) -> Iterator[HostFacts]:
             facts = facts_of_spec(each.virtual_host, HostKey(key, i), seniority_of(gateway), path)
             if facts is not None:
                 yield facts
+
+
+def _options_of(http: HttpHandler) -> Policy | None:
+    """What *http* says of all routes, as a route would."""
+    return Policy(csrf=http.route_options.csrf) if http.route_options is not None else None
 
 
 def _protocol(handler: ConnectionHandler) -> str:
@@ -284,6 +293,9 @@ def _ssl_problems(config: SslConfig, handler: ConnectionHandler) -> Iterator[Pro
 
 
 def _http_problems(handler: HttpHandler) -> Iterator[Problem]:
+    said = _options_of(handler)
+    if said is not None:
+        yield from policy_problems(said, f"{HANDLER}.http.routeOptions")
     if not handler.route_config:
         yield Problem(ROUTES, "MissingField", "is empty: select VirtualHosts, or write one inline")
     for i, each in enumerate(handler.route_config):
@@ -353,7 +365,6 @@ def listener_warnings(spec: VirtualGatewaySpec) -> Iterator[str]:
         if handler.http is not None:
             said = handler.http.route_options
             for name, option in (
-                ("csrf", said and said.csrf),
                 ("rateLimit", said and said.rate_limit),
                 ("extauth", said and said.extauth),
             ):

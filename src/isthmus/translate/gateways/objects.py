@@ -19,7 +19,9 @@ from isthmus.translate.facts import ServiceFacts
 from isthmus.translate.federation.objects import metadata
 from isthmus.translate.gateways.listeners import ANY_NAME, ListenerFacts, Speech
 from isthmus.translate.output import StatusKey
+from isthmus.translate.traffic.filters import RouteFilter, insertion, on_route
 
+CONTEXT = "GATEWAY"
 _DIGITS = 8  # of a digest, in hex: few enough to read, and objects of one name are rare
 
 
@@ -109,6 +111,33 @@ def connections_object(
             gateways=(_bound(listener.ref, gateway),),
             tls=(istio.TlsRoute(match=(istio.TlsMatch(sni_hosts=hosts, port=port),), route=routes),) if passed else (),
             tcp=() if passed else (istio.TcpRoute(match=(istio.L4Match(port=port),), route=routes),),
+        ),
+    )
+
+
+def routes_filter(
+    name: str, gateway: IngressGateway, filtered: Iterable[tuple[str, RouteFilter]], annotations: dict[str, str]
+) -> istio.EnvoyFilter:
+    """The EnvoyFilter called *name*, which tells the pods of *gateway* what filters do on routes."""
+    patches = tuple(on_route(CONTEXT, route, said) for route, said in filtered)
+    return _envoy_filter(name, gateway, patches, annotations)
+
+
+def chain_filter(
+    gateway: IngressGateway, filters: Iterable[RouteFilter], annotations: dict[str, str]
+) -> istio.EnvoyFilter:
+    """The EnvoyFilter that puts *filters*, each idle by itself, into the chains of *gateway*'s pods."""
+    patches = tuple(insertion(CONTEXT, each) for each in filters)
+    return _envoy_filter(object_name("filters", gateway.where.name), gateway, patches, annotations)
+
+
+def _envoy_filter(
+    name: str, gateway: IngressGateway, patches: tuple[istio.ConfigPatch, ...], annotations: dict[str, str]
+) -> istio.EnvoyFilter:
+    return istio.EnvoyFilter(
+        metadata=metadata(name, gateway.where.namespace, annotations),
+        spec=istio.EnvoyFilterSpec(
+            workload_selector=istio.ProxySelector(labels=gateway.service.selector), config_patches=patches
         ),
     )
 

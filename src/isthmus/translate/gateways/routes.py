@@ -242,6 +242,6 @@ def options_warnings(options: Policy, path: str) -> Iterator[str]:
     for field in fields_of(options):
         if field in NOT_OF_ROUTES:
             yield f"{path}.{field.value} has no effect on routes of gateways: it is about destinations"
-    for name, value in (("csrf", options.csrf), ("rateLimit", options.rate_limit), ("extauth", options.extauth)):
+    for name, value in (("rateLimit", options.rate_limit), ("extauth", options.extauth)):
         if value is not None:
             yield f"{path}.{name} has no effect on routes of gateways yet"

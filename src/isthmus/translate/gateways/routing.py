@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import gcd
 
 import msgspec
@@ -10,12 +10,14 @@ import msgspec
 from isthmus.istio import objects as istio
 from isthmus.model.ref import Ref
 from isthmus.translate.federation.objects import subset_name
+from isthmus.translate.gateways.delegation import Leaf
 from isthmus.translate.gateways.findings import Finding, Weight
 from isthmus.translate.gateways.policies import Treated, TreatedHost
 from isthmus.translate.gateways.routes import Forward, Share
 from isthmus.translate.output import StatusKey
 from isthmus.translate.traffic.conditions import ANY_SENDER, Condition, Request
-from isthmus.translate.traffic.fields import Copies, Field
+from isthmus.translate.traffic.fields import Copies, Field, Value
+from isthmus.translate.traffic.filters import RouteFilter, route_name
 from isthmus.translate.traffic.routes import Reachable, Unreachable, Use, with_fields
 
 UNREACHABLE = istio.DirectResponse(status=503)
@@ -42,13 +44,15 @@ class HostRouting(msgspec.Struct, frozen=True, gc=False):
     """Subsets that routes name, sorted."""
     externals: tuple[Ref, ...]
     """Destinations outside any mesh that routes go to, sorted."""
+    filtered: tuple[tuple[str, RouteFilter], ...]
+    """Names of routes, and what a filter is told about each; sorted by name."""
     findings: tuple[Finding, ...]
 
 
-def route_host(host: TreatedHost, lookup: Lookup) -> HostRouting:
-    """The routes of *host* where *lookup* looks."""
+def route_host(host: TreatedHost, defaults: Mapping[Field, Value], lookup: Lookup) -> HostRouting:
+    """The routes of *host* where *lookup* looks; *defaults* count where nothing else is said."""
     router = _Router(lookup)
-    return router.result(http=tuple(router.route(each) for each in host.routes))
+    return router.result(http=tuple(router.route(each, defaults) for each in host.routes))
 
 
 def route_connections(shares: Sequence[Share], owner: StatusKey, path: str, lookup: Lookup) -> HostRouting:
@@ -65,19 +69,21 @@ class _Router:
         self._uses: set[Use] = set()
         self._externals: set[Ref] = set()
         self._findings: dict[Finding, None] = {}
+        self._filtered: dict[str, RouteFilter] = {}
 
     def result(
         self, http: tuple[istio.HttpRoute, ...] = (), connections: tuple[istio.WeightedRoute, ...] = ()
     ) -> HostRouting:
         """The routes that were made, and all that came up."""
         uses, externals = tuple(sorted(self._uses)), tuple(sorted(self._externals))
-        return HostRouting(http, connections, uses, externals, tuple(self._findings))
+        filtered = tuple((name, self._filtered[name]) for name in sorted(self._filtered))
+        return HostRouting(http, connections, uses, externals, filtered, tuple(self._findings))
 
-    def route(self, treated: Treated) -> istio.HttpRoute:
-        """The route of *treated*."""
+    def route(self, treated: Treated, defaults: Mapping[Field, Value]) -> istio.HttpRoute:
+        """The route of *treated*, of which *defaults* count where nothing else is said."""
         leaf, action = treated.leaf, treated.leaf.action
-        values = {field: said.value for field, said in treated.said.items()}
-        made = istio.HttpRoute(name=leaf.name, match=_matches(leaf.requests))
+        values = {**defaults, **{field: said.value for field, said in treated.said.items()}}
+        made = istio.HttpRoute(name=self._name(leaf, values.get(Field.CSRF)), match=_matches(leaf.requests))
         if isinstance(action, Forward):
             shares = self.destinations(action.shares, leaf.owner, f"{leaf.path}.routeAction.destinations")
             if shares:
@@ -90,6 +96,14 @@ class _Router:
         else:
             made = msgspec.structs.replace(made, direct_response=action)
         return with_fields(made, {field: value for field, value in values.items() if field in _OF_ANSWERS})
+
+    def _name(self, leaf: Leaf, said: Value | None) -> str:
+        """The route's name; one that a filter is told about says what, since an EnvoyFilter finds it by that alone."""
+        if not isinstance(said, RouteFilter):
+            return leaf.name
+        name = f"{leaf.name}.{route_name(said)}"
+        self._filtered[name] = said
+        return name
 
     def destinations(self, shares: Sequence[Share], owner: StatusKey, path: str) -> tuple[istio.WeightedRoute, ...]:
         """Where *shares*, written by *owner* at field path *path*, go; those that cannot be reached are left out."""

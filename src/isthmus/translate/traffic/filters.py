@@ -87,6 +87,11 @@ def csrf(policy: CsrfPolicy) -> RouteFilter:
     return RouteFilter(CSRF, config)
 
 
+def idle() -> RouteFilter:
+    """What stands in chains, for routes of which nothing is said."""
+    return csrf(CsrfPolicy())
+
+
 def csrf_problems(policy: CsrfPolicy, path: str) -> Iterator[Problem]:
     """What is wrong with *policy*, apart from regular expressions."""
     if policy.percentage is not None and not 0 <= policy.percentage <= 100:
