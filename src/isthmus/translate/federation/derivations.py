@@ -125,7 +125,8 @@ class Federation:
             return None
         where = service.service
         home = next(mesh for mesh in virtual_mesh.members if mesh.ref == service.mesh)
-        # A revision beside the service's own reads the same root namespace; what lets calls in is in the service's.
+        # Of two entries of one host, gateways would see that for clients: those in the root namespace that a revision
+        # beside the service's own shares. What lets calls in is in the service's namespace.
         targets = tuple(
             mesh
             for mesh in virtual_mesh.members
