@@ -136,7 +136,7 @@ def denied(federated: Lab) -> Iterator[Lab]:
         yield federated
 
 
-@pytest.mark.parametrize("batch", batches(), ids=[f"batch{number}" for number in range(BATCHES)])
+@pytest.mark.parametrize("batch", tuple(batches()), ids=[f"batch{number}" for number in range(BATCHES)])
 def test_proxies_do_what_the_rules_on_paper_say(denied: Lab, batch: tuple[Generated, ...]) -> None:
     """Request by request, for every caller; and both as the policies mean it."""
     denied.kubectl("mgmt", "delete", "accesspolicies", "--all", "-n", "gloo-mesh")
