@@ -201,6 +201,18 @@ def test_two_control_planes_of_two_root_namespaces_know_each_other() -> None:
     assert b'"resolution":"DNS"' in entries["cluster1", "istio-canary", host]
 
 
+def test_the_entry_that_lets_calls_in_keeps_its_place() -> None:
+    """A mesh whose root namespace is the service's, on its cluster, would have its remote entry where that one is."""
+    engine = engine_of(two_planes(root="default"))
+    engine.run()
+
+    entries = written(engine)
+
+    host = "reviews.default.svc.cluster1.global"
+    assert b'"workloadSelector"' in entries["cluster1", "default", host]
+    assert b'"resolution":"DNS"' in entries["cluster2", "istio-system", host]
+
+
 def test_an_object_that_changes_hands_within_one_run_stays() -> None:
     """A key that one collection gives up and another takes is in the delta with its new object, not as removed."""
     engine = engine_of(two_planes(root="istio-canary"))
