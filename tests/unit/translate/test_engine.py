@@ -209,8 +209,10 @@ def test_the_entry_that_lets_calls_in_keeps_its_place() -> None:
     entries = written(engine)
 
     host = "reviews.default.svc.cluster1.global"
+    known = engine.status(StatusKey(Destination.KIND, "gloo-mesh", "reviews-default-cluster1"))
     assert b'"workloadSelector"' in entries["cluster1", "default", host]
     assert b'"resolution":"DNS"' in entries["cluster2", "istio-system", host]
+    assert known.applied_federation.federated_to_meshes == (mesh_ref("cluster2"),)  # type: ignore[union-attr]
 
 
 def test_an_object_that_changes_hands_within_one_run_stays() -> None:

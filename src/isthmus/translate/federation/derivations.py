@@ -125,8 +125,8 @@ class Federation:
             return None
         where = service.service
         home = next(mesh for mesh in virtual_mesh.members if mesh.ref == service.mesh)
-        # A revision beside the service's own shares its root namespace, whose gateways must not see an entry for clients
-        # too. The entry that lets calls in is in the service's namespace, where no other of its name can be.
+        # A revision beside the service's own shares its root namespace, whose gateways must not see an entry for
+        # clients too. What lets calls in is in the service's namespace, where no other of its name can be.
         targets = tuple(
             mesh
             for mesh in virtual_mesh.members
