@@ -316,6 +316,8 @@ def _check(fleet: Fleet, clock: Clock) -> bool:
 
 
 def _invite(fleet: Fleet) -> None:
+    from isthmus.embedded.fleet import walkthrough
+
     program = "meshctl" if shutil.which("meshctl") else os.path.relpath(sys.argv[0])
     kubectl = f"kubectl --kubeconfig {fleet.kubeconfig}"
     typer.echo(
@@ -334,6 +336,14 @@ Then try:
   {program} check --kubeconfig {fleet.kubeconfig}
   {kubectl} --context cluster2 expose deployment reviews-v3 --name reviews-next --port 9080
   {kubectl} --context cluster1 get serviceentries -A | grep reviews-next
+
+The virtual mesh refuses every call until a policy allows it. One that allows some, and what comes of it:
+
+  {kubectl} --context mgmt apply -f {walkthrough("access-policy.yaml")}
+  {kubectl} --context cluster2 get authorizationpolicies -A
+
+And what happens:
+
   tail -f {fleet.directory}/*/logs/*.log
 """
     )
