@@ -41,6 +41,8 @@ from isthmus.translate.virtual_destinations.derivations import Resolved, Virtual
 
 Hosts = tuple[str, ...]
 """Hosts as a Sidecar names them, sorted."""
+Names = tuple[tuple[str, str], ...]
+"""Host names of a service, each behind a cluster that knows the service by it; sorted."""
 
 
 class CalledRule(msgspec.Struct, frozen=True, gc=False):
@@ -126,8 +128,10 @@ class Dependencies:
         self._virtual_names: Index[Ref, tuple[Ref, Ref], Known] = graph.index(
             "virtual names by service", virtual_names, lambda key, _: (key[1],)
         )
-        self._names: Collection[Ref, tuple[tuple[str, str], ...]] = graph.derive(
-            "names of services by cluster", services, self._named
+        self._limiting: Index[tuple[()], Ref, ProxyScope] = graph.index(
+            "virtual meshes that limit what proxies know",
+            self._modes,
+            lambda _, mode: ((),) if mode is ProxyScope.ACCESS_POLICIES else (),
         )
 
         rules = graph.expand("destinations of service dependencies", dependencies, _destination_rules)
@@ -164,16 +168,16 @@ class Dependencies:
         self.outputs: tuple[Collection[OutputKey, Output], ...] = (graph.expand("sidecars", self.scoped, _sidecars),)
 
     def _hosts(
-        self, graph: Graph, what: str, destinations: Collection[tuple[Ref, Ref], tuple[tuple[str, str], ...]]
+        self, graph: Graph, what: str, destinations: Collection[tuple[Ref, Ref], Names]
     ) -> Collection[tuple[Ref, str], Hosts]:
         """The hosts of each scope as each cluster knows them, kept once for all workloads that have the scope."""
-        by_scope: Index[Ref, tuple[Ref, Ref], tuple[tuple[str, str], ...]] = graph.index(
+        by_scope: Index[Ref, tuple[Ref, Ref], Names] = graph.index(
             f"destinations by owner, {what}", destinations, lambda key, _: (key[0],)
         )
         return graph.expand(f"hosts by owner and cluster, {what}", by_scope, _by_cluster)
 
-    def _named(self, fetch: Fetch, ref: Ref, service: ServiceFacts) -> tuple[tuple[str, str], ...]:
-        """Cluster and host name, for each host name under which a cluster knows *service*, sorted."""
+    def _named(self, fetch: Fetch, ref: Ref, service: ServiceFacts) -> Names:
+        """The names of *service* on all clusters that know it."""
         where = service.service
         names = {(where.cluster, local_fqdn(where, fetch.get(self._domains, where.cluster) or DEFAULT_CLUSTER_DOMAIN))}
         federated = self._federation.known_abroad(fetch, ref)
@@ -187,23 +191,21 @@ class Dependencies:
         named = rule.rule
         return named if isinstance(named, Ref) and not fetch.group(self._services_by_identity, named) else None
 
-    def _depended(
-        self, fetch: Fetch, ref: Ref, service: ServiceFacts
-    ) -> Iterable[tuple[tuple[Ref, Ref], tuple[tuple[str, str], ...]]]:
+    def _depended(self, fetch: Fetch, ref: Ref, service: ServiceFacts) -> Iterable[tuple[tuple[Ref, Ref], Names]]:
         chosen = {
             rule.dependency
             for term in terms_of_service(service)
             for _, rule in fetch.group(self._rules_by_term, term)
             if selects(rule.rule, service)
         }
-        for dependency in chosen:
-            yield (dependency, ref), fetch.get(self._names, ref) or ()
+        if chosen:
+            names = self._named(fetch, ref, service)
+            yield from (((dependency, ref), names) for dependency in chosen)
 
-    def _allowed(
-        self, fetch: Fetch, ref: Ref, allowed: Allowed
-    ) -> Iterable[tuple[tuple[Ref, Ref], tuple[tuple[str, str], ...]]]:
-        for policy in allowed.policies:
-            yield (policy.ref, ref), fetch.get(self._names, ref) or ()
+    def _allowed(self, fetch: Fetch, ref: Ref, allowed: Allowed) -> Iterable[tuple[tuple[Ref, Ref], Names]]:
+        if fetch.group(self._limiting, ()):
+            names = self._named(fetch, ref, allowed.service)
+            yield from (((policy.ref, ref), names) for policy in allowed.policies)
 
     def _scope(self, fetch: Fetch, ref: Ref, caller: CallerFacts) -> Scoped | None:
         if caller.is_gateway:
@@ -268,7 +270,7 @@ def _virtual_names(_: Fetch, ref: Ref, resolved: Resolved) -> Iterator[tuple[tup
 
 
 def _by_cluster(
-    _: Fetch, scope: Ref, destinations: tuple[tuple[tuple[Ref, Ref], tuple[tuple[str, str], ...]], ...]
+    _: Fetch, scope: Ref, destinations: tuple[tuple[tuple[Ref, Ref], Names], ...]
 ) -> Iterator[tuple[tuple[Ref, str], Hosts]]:
     hosts: dict[str, set[str]] = {}
     for _key, names in destinations:
