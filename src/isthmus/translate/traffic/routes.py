@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 
 import msgspec
 
@@ -96,36 +96,33 @@ class _Router:
         self._host = host
         self._lookup = lookup
         self._ports = [port.port for port in ports if is_http(port)]
+        self._several = len(ports) > 1
         self._uses: set[Use] = set()
         self._refusals: dict[Refusal, None] = {}
         self._filtered: dict[str, Filtered] = {}
 
     def route(self, merged: Merged) -> Routing:
-        http: list[istio.HttpRoute] = []
-        for each in merged.routes if self._ports else ():
-            http += self._routes(each)
-        if http and http[-1].match:
+        """Of each condition one route for each port."""
+        http = [made for said in merged.routes for port in self._ports if (made := self._one(said, port)) is not None]
+        if http:
             # Without a route for all others, Envoy answers 404 to requests that no policy speaks of.
-            http.append(istio.HttpRoute(route=(istio.WeightedRoute(destination=istio.RouteTarget(host=self._host)),)))
+            ends = [made.match for made in http]
+            http += [self._rest(port) for port in self._ports if self._matched(Condition(), port) not in ends]
         filtered = tuple(self._filtered[name] for name in sorted(self._filtered))
         return Routing(tuple(http), tuple(sorted(self._uses)), tuple(self._refusals), filtered)
 
-    def _routes(self, said: Route) -> Iterator[istio.HttpRoute]:
-        """The routes of one condition: one for each port whose requests go elsewhere, one for all others."""
-        elsewhere = [port for port in self._ports if self._goes_elsewhere(said, port)]
-        if len(self._ports) == 1 and elsewhere:
-            made = self._one(said, elsewhere[0], alone=True)
-            if made is not None:
-                yield made
-            return
-        for port in elsewhere:
-            made = self._one(said, port)
-            if made is not None:
-                yield made
-        if len(elsewhere) < len(self._ports):
-            made = self._one(said, 0)
-            if made is not None:
-                yield made
+    def _rest(self, port: int) -> istio.HttpRoute:
+        return istio.HttpRoute(match=self._matched(Condition(), port), route=self._own(port))
+
+    def _matched(self, condition: Condition, port: int) -> tuple[istio.HttpMatch, ...]:
+        """Requests to *port* that meet *condition*; a service with one port for HTTP gets no other."""
+        matched = condition.match(port if len(self._ports) > 1 else 0)
+        return (matched,) if matched != istio.HttpMatch() else ()
+
+    def _own(self, port: int) -> tuple[istio.WeightedRoute, ...]:
+        """The service itself. Of several ports one has to be named, or else `istioctl analyze` says so: IST0112."""
+        selector = istio.PortSelector(number=port) if self._several else None
+        return (istio.WeightedRoute(destination=istio.RouteTarget(host=self._host, port=selector)),)
 
     def _goes_elsewhere(self, said: Route, port: int) -> bool:
         return Field.MIRROR in said.settings or self._shift(said, port) is not None
@@ -140,23 +137,24 @@ class _Router:
                 return setting, targets
         return None
 
-    def _one(self, said: Route, port: int, *, alone: bool = False) -> istio.HttpRoute | None:
-        """The route for requests to *port*; 0 for all that have none of their own. *alone*: there is no other."""
+    def _one(self, said: Route, port: int) -> istio.HttpRoute | None:
+        """The route for requests to *port*; None if nothing is said of them."""
         values = {field: settings[0].value for field, settings in said.settings.items()}
-        shift = self._shift(said, port) if port else None
+        shift = self._shift(said, port)
         destinations = self._destinations(*shift, port) if shift is not None else None
-        mirror = self._mirror(said.settings[Field.MIRROR][0], port) if port and Field.MIRROR in values else None
-        matched = said.condition.match(0 if alone else port)
+        mirror = self._mirror(said.settings[Field.MIRROR][0], port) if Field.MIRROR in values else None
         made = istio.HttpRoute(
             name=self._filter(said.settings[Field.CSRF][0]) if Field.CSRF in values else "",
-            match=(matched,) if matched != istio.HttpMatch() else (),
-            route=destinations or (istio.WeightedRoute(destination=istio.RouteTarget(host=self._host)),),
+            match=self._matched(said.condition, port),
+            route=destinations or self._own(port),
             mirror=mirror[0] if mirror else None,
             mirror_percentage=mirror[1] if mirror else None,
         )
         made = with_fields(made, values)
         if destinations is None and made == istio.HttpRoute(match=made.match, route=made.route):
-            return None if said.condition == Condition() or not port else made
+            # What was refused is kept from what is said of more requests.
+            refused = self._goes_elsewhere(said, port) and said.condition != Condition()
+            return made if refused else None
         return made
 
     def _filter(self, setting: Setting) -> str:
