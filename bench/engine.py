@@ -64,7 +64,8 @@ def measure(services: int) -> Iterator[Row]:
 
     chance = random.Random(services)
     numbers = [chance.randrange(services) for _ in range(CHANGES)]
-    yield {**timed("change-service", server, _moved_pods(numbers)), **size}
+    yield {**timed("change-service", server, _changed_ports(numbers)), **size}
+    yield {**timed("moved-pods", server, _moved_pods(numbers)), **size}
     yield {**timed("change-policy", server, _selector_joins_and_leaves(numbers)), **size}
     gateways = ([fleet.gateway("cluster1", f"198.51.100.{i + 1}")] for i in range(FANOUTS))
     yield {**timed("fanout-gateway", server, gateways), **size}
@@ -87,9 +88,16 @@ def cold(name: str, server: Server, resources: Iterable[Resource]) -> Row:
     }
 
 
-def _moved_pods(numbers: list[int]) -> Iterator[list[Resource]]:
+def _changed_ports(numbers: list[int]) -> Iterator[list[Resource]]:
     for i, number in enumerate(numbers):
-        yield [fleet.service("cluster1", number, shift=i + 1)]
+        yield [fleet.service("cluster1", number, port=10000 + i)]
+
+
+def _moved_pods(numbers: list[int]) -> Iterator[list[Resource]]:
+    # With the port of the last change, so that nothing but addresses changes.
+    ports = {number: 10000 + i for i, number in enumerate(numbers)}
+    for i, number in enumerate(numbers):
+        yield [fleet.service("cluster1", number, port=ports[number], shift=i + 1)]
 
 
 def _selector_joins_and_leaves(numbers: list[int]) -> Iterator[list[Resource]]:

@@ -49,7 +49,7 @@ def namespace_of(number: int) -> str:
     return f"ns-{number // SERVICES_PER_NAMESPACE}"
 
 
-def service(cluster: str, number: int, *, shift: int = 0, federated: bool = True) -> Destination:
+def service(cluster: str, number: int, *, port: int = 9080, shift: int = 0, federated: bool = True) -> Destination:
     """Service *number* of *cluster* with two endpoints; another *shift* gives them other addresses."""
     name, namespace = f"service-{number}", namespace_of(number)
     endpoints = tuple(
@@ -67,7 +67,7 @@ def service(cluster: str, number: int, *, shift: int = 0, federated: bool = True
                 ref=ClusterObjectRef(name=name, namespace=namespace, cluster_name=cluster),
                 workload_selector_labels={"app": name},
                 labels={"app": name, **(FEDERATED if federated else {})},
-                ports=(ServicePort(port=9080, name="http", protocol="TCP", target_port_number=9080),),
+                ports=(ServicePort(port=port, name="http", protocol="TCP", target_port_number=9080),),
                 endpoint_subsets=(
                     EndpointSubset(endpoints=endpoints, ports=(EndpointPort(port=9080, name="http", protocol="TCP"),)),
                 ),
