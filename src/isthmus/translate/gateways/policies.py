@@ -53,7 +53,7 @@ class RouteRule(msgspec.Struct, frozen=True, gc=False):
         if self.everywhere:
             yield EVERYTHING
         for kind, refs, chosen in self._kinds():
-            yield from (("object", kind, ref.namespace, ref.name) for ref in refs)
+            yield from (("object", kind, ref.namespace, ref.name) for ref in dict.fromkeys(refs))
             for namespace in namespaces_of(chosen, self.policy.namespace) if chosen is not None else ():
                 yield ("kind", kind) if namespace == ANYWHERE else ("namespace", kind, namespace)
 
