@@ -12,7 +12,7 @@ import orjson
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isthmus.agent.outputs import Outputs, Prune, Write
+from isthmus.agent.outputs import Blocked, Outputs, Prune, Write
 from isthmus.agent.ownership import ownership_labels, with_labels
 from isthmus.istio import objects as istio
 from isthmus.istio.kinds import AUTHORIZATION_POLICY
@@ -162,3 +162,67 @@ def test_no_step_of_a_change_goes_beyond_what_was_and_what_will_be(
                     done = False
                     break
         assert agent.cluster == after
+
+
+K = frozenset(CALLERS[:1])
+DENY_ALL = ObjectKey("security.istio.io/v1beta1", "AuthorizationPolicy", ROOT, "global-access-control")
+
+
+def ready(desired: Cluster, found: Iterable[Manifest] = ()) -> Agent:
+    """An agent that is to write *desired* where *found* are."""
+    agent = Agent({})
+    agent.receive(desired)
+    agent.outputs.replaced(AUTHORIZATION_POLICY, [*found])
+    return agent
+
+
+def test_the_denial_names_what_it_waits_for() -> None:
+    """The status of the virtual mesh shows it: until then calls are not denied by default."""
+    agent = ready(wanted({"a": K}, denies=True))
+
+    blocked = agent.outputs.decide(DENY_ALL)
+
+    assert isinstance(blocked, Blocked)
+    assert "is to be there first" in blocked.reason
+
+
+def test_a_denial_that_somebody_deletes_comes_back_at_once() -> None:
+    """Also while another policy cannot be written: what was closed stays closed."""
+    desired = wanted({"a": K}, denies=True)
+    agent = Agent({})
+    agent.receive(desired)
+    for _ in agent.steps(iter([False] * 100)):
+        pass
+
+    agent.receive(wanted({"a": K, "b": K}, denies=True))
+    agent.outputs.removed(AUTHORIZATION_POLICY, agent.stored(agent.cluster.pop(DENY_ALL)))
+
+    assert isinstance(agent.outputs.decide(DENY_ALL), Write)
+
+
+def test_nobody_waits_for_what_somebody_else_has() -> None:
+    """A policy of that name that a user wrote is left alone, and does not keep the rest open."""
+    desired = wanted({"a": K}, denies=True)
+    agent = Agent({})
+    theirs = policy("a", "default", istio.AuthorizationPolicySpec())
+    theirs["metadata"] |= {"resourceVersion": "1", "uid": "theirs"}
+    agent.receive(desired)
+    agent.queue.add(agent.outputs.replaced(AUTHORIZATION_POLICY, [theirs]), 0.0)
+
+    for _ in agent.steps(iter([False] * 100)):
+        pass
+
+    assert sorted(key.name for key in agent.cluster) == ["allow-ingress-gateway", "global-access-control"]
+
+
+def test_what_users_close_is_not_opened_meanwhile() -> None:
+    """Open pods get several policies by way of one that allows everything, but not where users have policies."""
+    everybody = frozenset(CALLERS)
+    desired = wanted({"a": everybody}, denies=False)
+    theirs = policy("theirs", "default", istio.AuthorizationPolicySpec())
+    theirs["metadata"] |= {"resourceVersion": "1", "uid": "theirs"}
+
+    first = [ready(desired, found).outputs.decide(sorted(desired)[0]) for found in ((), (theirs,))]
+
+    assert len(desired) > 1
+    assert [isinstance(write, Write) and write.manifest["spec"]["rules"] == [{}] for write in first] == [True, False]
