@@ -15,6 +15,7 @@ import msgspec
 import yaml
 
 from isthmus.agent.ownership import ownership_labels, selector, with_labels
+from isthmus.api.access_policy import AccessPolicy
 from isthmus.api.discovery import Destination, Mesh, Workload
 from isthmus.api.issued_certificate import IssuedCertificate, IssuedCertificateState, IssuedCertificateStatus
 from isthmus.api.kubernetes_cluster import KubernetesCluster
@@ -134,7 +135,7 @@ class Federation:
         """What the clusters should have, from what users have on them: computed at once, by the pure core alone."""
         engine = Engine("gloo-mesh")
         state: State = {}
-        for resource in (KubernetesCluster, Settings, VirtualMesh):
+        for resource in (KubernetesCluster, Settings, VirtualMesh, AccessPolicy):
             for item in (await self.mgmt.list(resource.KIND)).items:
                 status_free = {key: value for key, value in item.items() if key != "status"}
                 found = parse(status_free)
