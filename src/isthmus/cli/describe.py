@@ -35,7 +35,8 @@ def describe(
     A virtual mesh: its meshes, gateways and federated destinations. A mesh: its workloads and destinations. A
     destination: its host names, endpoints, the meshes that know it, and the policies on it: routes in their order,
     what counts on them, conflicts, subsets. A traffic policy: what it sets, where, and which of two policies counts.
-    A virtual destination: what is behind its host name, and where.
+    A virtual destination: what is behind its host name, and where. A virtual gateway: where it listens, and for whom. A
+    virtual host or route table: its routes in their order, what leads to it, and the policies on it.
     """
     from isthmus.cli.clusters import connect, get_named, run
     from isthmus.cli.description import describe_object, needed

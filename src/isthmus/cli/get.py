@@ -89,6 +89,8 @@ def _cell(item: Manifest, *, form: str, path: str, now: datetime) -> str:
     value = at(item, path)
     if value is None:
         return ""
+    if isinstance(value, list):
+        return ",".join(map(str, value))
     return age(str(value), now) if form == "date" else str(value)
 
 
@@ -156,6 +158,12 @@ WIDE: dict[str, tuple[tuple[str, Callable[[Manifest], str]], ...]] = {
     "VirtualMesh": (("MESHES", _names(".spec.meshes")), ("DESTINATIONS", _count(".status.destinations"))),
     "TrafficPolicy": (("DESTINATIONS", _count(".status.destinations")), ("WORKLOADS", _count(".status.workloads"))),
     "AccessPolicy": (("DESTINATIONS", _count(".status.destinations")), ("WORKLOADS", _count(".status.workloads"))),
+    "VirtualGateway": (
+        ("HOSTS", _names(".status.selectedVirtualHosts")),
+        ("INGRESS GATEWAYS", _count(".status.appliedIngressGateways")),
+    ),
+    "VirtualHost": (("GATEWAYS", _names(".status.attachedVirtualGateways")),),
+    "RouteTable": (("SELECTED BY", _names(".status.selectedBy")),),
     "Mesh": (("GATEWAYS", _gateways),),
     "Destination": (
         ("PORTS", _ports),

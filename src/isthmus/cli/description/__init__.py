@@ -14,13 +14,17 @@ from isthmus.api.access_policy import AccessPolicy
 from isthmus.api.base import Resource
 from isthmus.api.discovery import Destination, Mesh, Workload
 from isthmus.api.kubernetes_cluster import KubernetesCluster
+from isthmus.api.route_table import RouteTable
 from isthmus.api.traffic_policy import TrafficPolicy
 from isthmus.api.virtual_destination import VirtualDestination
+from isthmus.api.virtual_gateway import VirtualGateway
+from isthmus.api.virtual_host import VirtualHost
 from isthmus.api.virtual_mesh import VirtualMesh
 from isthmus.cli.description import (
     access_policy,
     cluster,
     destination,
+    gateways,
     mesh,
     policy,
     traffic_policy,
@@ -46,6 +50,9 @@ _KINDS: dict[type[Resource], _Kind] = {
     KubernetesCluster: _Kind(cluster.describe, (Mesh, Workload, Destination)),
     TrafficPolicy: _Kind(traffic_policy.describe, (Mesh, Destination, TrafficPolicy)),
     VirtualDestination: _Kind(virtual_destination.describe, (Destination, TrafficPolicy)),
+    VirtualGateway: _Kind(gateways.virtual_gateway),
+    VirtualHost: _Kind(gateways.virtual_host),
+    RouteTable: _Kind(gateways.route_table),
     AccessPolicy: _Kind(access_policy.describe, (Destination, Workload)),
 }
 
