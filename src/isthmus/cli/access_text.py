@@ -8,9 +8,9 @@ from typing import Any
 import msgspec
 import typer
 
+from isthmus.api.access_policy import AccessPolicy
 from isthmus.model.ref import Ref
-from isthmus.translate.access.evaluation import Policy
-from isthmus.translate.access.reachability import Change, Ground, Matrix, Reach, Verdict, spelled
+from isthmus.translate.access.reachability import Change, Deciding, Ground, Matrix, Reach, Verdict, spelled
 from isthmus.translate.parents import ANNOTATION
 
 SYMBOLS = {
@@ -29,9 +29,14 @@ MOST_NAMED = 8  # names on one line; -o json has them all
 Data = dict[str, Any]
 
 
-def parents_of(policy: Policy) -> tuple[str, ...]:
-    """The users' objects that *policy* comes from, ``AccessPolicy gloo-mesh/name``; none for one that users wrote."""
-    named = policy.annotations.get(ANNOTATION)
+def origins(deciding: Deciding) -> tuple[str, ...]:
+    """The users' objects that a policy comes from, ``AccessPolicy gloo-mesh/name``; none for one that users wrote.
+
+    Of those that were merged only those that let the call pass, if one does.
+    """
+    if deciding.behind:
+        return tuple(f"{AccessPolicy.KIND.kind} {ref.namespace}/{ref.name}" for ref in deciding.behind)
+    named = deciding.policy.annotations.get(ANNOTATION)
     if not named:
         return ()
     found: dict[str, list[dict[str, str]]] = msgspec.json.decode(named)
@@ -61,10 +66,10 @@ def _print_ground(ground: Ground, *, several: bool) -> None:
     if several:
         typer.echo(f"  {ground.about}: {ground.decision.reason}")
         indent = "    "
-    for policy in ground.policies:
-        source = parents_of(policy)
+    for deciding in ground.policies:
+        source = origins(deciding)
         made = f" from {_listed(source)}" if source else ""
-        typer.echo(f"{indent}{policy.effect.action} {policy.key}{made}")
+        typer.echo(f"{indent}{deciding.policy.effect.action} {deciding.policy.key}{made}")
     if ground.decision.depends_on:
         typer.echo(f"{indent}depends on whether {_listed(ground.decision.depends_on)}")
 
@@ -82,8 +87,12 @@ def verdict_data(caller: Ref, callee: Ref, verdict: Verdict, unseen: Sequence[st
                 "answer": ground.decision.answer.value,
                 "reason": ground.decision.reason,
                 "policies": [
-                    {"name": policy.key, "action": policy.effect.action, "from": list(parents_of(policy))}
-                    for policy in ground.policies
+                    {
+                        "name": deciding.policy.key,
+                        "action": deciding.policy.effect.action,
+                        "from": list(origins(deciding)),
+                    }
+                    for deciding in ground.policies
                 ],
                 "dependsOn": list(ground.decision.depends_on),
             }

@@ -139,18 +139,20 @@ def test_the_callers_own_identity_decides_across_clusters() -> None:
     assert set(answers.values()) == {Reach.YES, Reach.NO}
 
 
-def test_an_answer_names_the_policies_and_what_they_come_from() -> None:
-    reachability = Reachability(fleet(everything(access("p", ("b",), "a"))))
+def test_an_answer_names_the_policies_and_those_behind_them_that_let_it_pass() -> None:
+    """Policies of one destination are merged; another that is merged with the one that counts is not named."""
+    merged = access("q", ("b",), "c", methods=("GET",))
+    reachability = Reachability(fleet(everything(access("p", ("b",), "a"), merged)))
 
     yes = reachability.can(named("a@cluster1"), named("b@cluster2"))
     no = reachability.can(named("a@cluster1"), named("c@cluster2"))
 
-    assert [policy.key for ground in yes.grounds for policy in ground.policies] == ["default/b"]
-    assert '"name":"p"' in yes.grounds[0].policies[0].annotations["parents.networking.mesh.gloo.solo.io"]
-    assert (no.reason, [policy.key for ground in no.grounds for policy in ground.policies]) == (
-        "no ALLOW policy matches",
-        [f"{ROOT}/global-access-control"],
-    )
+    behind = (Ref("", "gloo-mesh", "p"),)
+    assert [(each.policy.key, each.behind) for each in yes.grounds[0].policies] == [("default/b", behind)]
+    assert '"name":"q"' in yes.grounds[0].policies[0].policy.annotations["parents.networking.mesh.gloo.solo.io"]
+    assert [(each.policy.key, each.behind) for each in no.grounds[0].policies] == [
+        (f"{ROOT}/global-access-control", ())
+    ]
 
 
 @pytest.mark.parametrize(

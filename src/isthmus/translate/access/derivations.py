@@ -96,7 +96,7 @@ class Access:
         self._modes: Collection[Ref, GlobalAccessPolicy] = graph.map(
             "global access policies", virtual_meshes, lambda _, each: each.spec.global_access_policy
         )
-        self._domains: Collection[Ref, dict[str, tuple[str, ...]]] = graph.derive(
+        self.domains: Collection[Ref, dict[str, tuple[str, ...]]] = graph.derive(
             "trust domains of callers", meshes, self._callers_of
         )
         self.applied: Collection[Ref, Applied] = graph.derive("applied access policies", services, self._apply)
@@ -157,7 +157,7 @@ class Access:
         if not service.selector:
             error = "the Service selects no pods by labels, so nothing can be allowed or refused there"
             return Guarded(service.service.cluster, policies, (), (), warnings, error)
-        domains: dict[str, tuple[str, ...]] | None = fetch.get(self._domains, service.mesh)
+        domains: dict[str, tuple[str, ...]] | None = fetch.get(self.domains, service.mesh)
         authorized = authorize(applied.policies, domains or {})
         annotations = parents_annotation(parents(AccessPolicy.KIND, *policies))
         where = service.service

@@ -16,7 +16,8 @@ from isthmus.api.discovery import Destination, Mesh
 from isthmus.api.virtual_mesh import VirtualMesh
 from isthmus.flow import Graph, Source
 from isthmus.model.ref import Kind, Ref
-from isthmus.translate.access.derivations import Access
+from isthmus.translate.access.derivations import Access, Applied
+from isthmus.translate.access.rules import Domains
 from isthmus.translate.facts import mesh_facts, service_facts
 from isthmus.translate.federation.derivations import Federation
 from isthmus.translate.membership import Membership
@@ -33,6 +34,10 @@ class Emitted(msgspec.Struct, frozen=True):
     """The meshes that know a Destination beside its own; absent for those that are not federated."""
     trouble: dict[Ref, tuple[str, ...]]
     """Why the federation of a Destination failed, for those whose did."""
+    applied: dict[Ref, Applied]
+    """By Destination, the AccessPolicies that apply to it."""
+    domains: dict[Ref, Domains]
+    """By mesh, the trust domains of those that can call it."""
 
 
 class Emission:
@@ -88,4 +93,4 @@ class Emission:
                 trouble[ref] = outcome.errors
             else:
                 known[ref] = frozenset(mesh.ref for mesh in federated.targets)
-        return Emitted(policies, known, trouble)
+        return Emitted(policies, known, trouble, dict(self._access.applied.items()), dict(self._access.domains.items()))

@@ -20,7 +20,8 @@ from typing import Any
 import msgspec
 
 from isthmus.api.discovery import Destination, Mesh, ServicePort, Workload
-from isthmus.model.ref import Ref
+from isthmus.istio.kinds import AUTHORIZATION_POLICY
+from isthmus.model.ref import ObjectKey, Ref
 from isthmus.translate.access import evaluation
 from isthmus.translate.access.emission import Emitted
 from isthmus.translate.access.evaluation import (
@@ -35,14 +36,18 @@ from isthmus.translate.access.evaluation import (
     Policies,
     Policy,
     Request,
+    compile_rule,
     decide,
     judge,
+    matching,
     open_questions,
 )
 from isthmus.translate.access.patterns import representatives
+from isthmus.translate.access.rules import authorize
 from isthmus.translate.callers import CallerFacts, caller_facts
 from isthmus.translate.facts import MeshFacts, mesh_facts
-from isthmus.translate.output import Output
+from isthmus.translate.output import Output, OutputKey
+from isthmus.translate.parents import ANNOTATION
 from isthmus.translate.ports import is_http, is_tcp
 from isthmus.translate.trust.domains import DomainFacts, domain_facts
 
@@ -164,13 +169,21 @@ class Judged(msgspec.Struct, frozen=True):
         return Reach.YES if self.yes & bit else Reach.DEPENDS if self.depends & bit else Reach.NO
 
 
+class Deciding(msgspec.Struct, frozen=True):
+    """A policy that decides."""
+
+    policy: Policy
+    behind: tuple[Ref, ...] = ()
+    """The AccessPolicies it is made of that let the call pass, or may; none where it does not, or is a user's."""
+
+
 class Ground(msgspec.Struct, frozen=True):
     """Why pods decide as they do."""
 
     decision: Decision
     about: str
     """Of which of the callers, pods and ports this is the ground; empty if of all."""
-    policies: tuple[Policy, ...]
+    policies: tuple[Deciding, ...]
     """Those of the decision."""
 
 
@@ -498,7 +511,7 @@ class Reachability:
         self, callers: Mapping[Ref, int], callee: Callee, ports: Sequence[Port], request: Request
     ) -> Iterator[Ground]:
         """Why, for callers, pods and ports; those of which the same is true together."""
-        found: dict[tuple[Decision, tuple[Policy, ...]], list[tuple[str, str, str]]] = {}
+        found: dict[tuple[Decision, tuple[Deciding, ...]], list[tuple[str, str, str]]] = {}
         principals = sorted({self.principal_of(number) for number in callers.values()})
         for principal, labels, port in itertools.product(principals, callee.pods, ports):
             policies = self.policies(callee, labels)
@@ -513,7 +526,11 @@ class Reachability:
                 assumed=request.assumed,
             )
             decision = decide(policies, call)
-            deciding = tuple(sorted((p for p in policies if p.key in decision.policies), key=lambda p: p.key))
+            deciding = tuple(
+                Deciding(policy, self._behind(callee, policy, call))
+                for policy in sorted(policies, key=lambda policy: policy.key)
+                if policy.key in decision.policies
+            )
             pods = ", ".join(f"{name}={value}" for name, value in sorted(labels.items()))
             found.setdefault((decision, deciding), []).append((principal, f"pods {pods}", f"port {port.number}"))
         for (decision, deciding), cases in found.items():
@@ -522,6 +539,24 @@ class Reachability:
             everything = [sorted({c[i] for each in found.values() for c in each}) for i in range(3)]
             about = "; ".join(", ".join(part) for part, all_ in zip(parts, everything, strict=False) if part != all_)
             yield Ground(decision, about, deciding)
+
+    def _behind(self, callee: Callee, policy: Policy, call: Call) -> tuple[Ref, ...]:
+        """The AccessPolicies merged into *policy* that by themselves let *call* pass, or may."""
+        kind, emitted = AUTHORIZATION_POLICY, self._fleet.emitted
+        key = ObjectKey(kind.api_version, kind.kind, policy.namespace, policy.name)
+        output = emitted.policies.get(OutputKey(self._meshes[callee.mesh].cluster, key))
+        applied = emitted.applied.get(output.subject) if output is not None else None
+        if applied is None or ANNOTATION not in policy.annotations:
+            return ()
+        domains, callers = emitted.domains.get(applied.service.mesh, {}), Callers((call.principal,))
+        found = []
+        for facts in applied.policies:
+            rules = msgspec.json.decode(msgspec.json.encode(authorize((facts,), domains).rules))
+            compiled = (compile_rule(rule, "ALLOW", policy.namespace, ()) for rule in rules)
+            effect = Effect("ALLOW", tuple(filter(None, compiled)))
+            if matching(effect, callers, call).perhaps:
+                found.append(facts.ref)
+        return tuple(sorted(found))
 
 
 def requests(effects: Iterable[Effect], ports: Iterable[Port], request: Request) -> list[Request]:
