@@ -431,13 +431,13 @@ class _Expanded(_Derivation[K, V, K2, V2]):
         self._put(output, claims[owner])
 
 
-class _Operated(Collection[K, V2], Generic[K, V, V2]):
+class _Operated(Collection[K2, V2], Generic[K, V, K2, V2]):
     def __init__(
         self,
         graph: Graph,
         name: str,
         source: Collection[K, V],
-        operator: Callable[[Mapping[K, V | None]], Mapping[K, V2 | None]],
+        operator: Callable[[Mapping[K, V | None]], Mapping[K2, V2 | None]],
     ) -> None:
         super().__init__(graph, name)
         self._operator = operator
@@ -491,12 +491,12 @@ class Graph:
         self,
         name: str,
         source: Collection[K, V],
-        operator: Callable[[Mapping[K, V | None]], Mapping[K, V2 | None]],
-    ) -> Collection[K, V2]:
+        operator: Callable[[Mapping[K, V | None]], Mapping[K2, V2 | None]],
+    ) -> Collection[K2, V2]:
         """A collection kept by a function with a memory: all changes of *source* in a run go in, changes come out.
 
-        For what cannot be said row by row, such as handing out unique numbers. Whoever writes the operator answers for
-        its result not depending on the order of changes.
+        For what cannot be said row by row, such as handing out unique numbers; what comes out has keys of its own.
+        Whoever writes the operator answers for its result not depending on the order of changes.
         """
         return _Operated(self, name, source, operator)
 

@@ -239,7 +239,9 @@ class Engine:
             *self._trust.outputs,
         )
 
-        sources = Sources(graph, callers=self._dependencies.callers, membership=self._membership)
+        sources = Sources(
+            graph, callers=self._dependencies.callers, meshes=self._mesh_facts, membership=self._membership
+        )
         self._senders = sources.of("traffic policies", self._traffic_policies, self._traffic.applied, senders_of)
         self._callers = sources.of("access policies", self._access.facts, self._access.applied, callers_of)
 
