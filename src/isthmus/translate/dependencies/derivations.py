@@ -6,7 +6,8 @@ mesh tells proxies only what they may call, an AccessPolicy. A workload's proxie
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
 
 import msgspec
 
@@ -148,7 +149,7 @@ class Dependencies:
         )
         grants = graph.expand("callers of access policies", access.facts, _grants)
         self._grants_by_term = graph.index(
-            "callers of access policies by term", grants, lambda _, each: terms_of_callers(each.callers)
+            "callers of access policies by term", grants, lambda _, each: _terms_of_callers(each.callers)
         )
 
         depended = graph.expand("services that are depended on", services, self._depended)
@@ -229,7 +230,7 @@ class Dependencies:
                 grant.policy
                 for term in terms
                 for _, grant in fetch.group(self._grants_by_term, term)
-                if may_be(grant.callers, caller)
+                if _may_be(grant.callers, caller)
             }
             found += filter(None, (fetch.get(self._hosts_of_policy, (each, cluster)) for each in sorted(policies)))
         if not dependencies and not found:
@@ -241,7 +242,7 @@ class Dependencies:
             dependencies=tuple(hosts),
             without=tuple(each for each, named in hosts.items() if not named),
             virtual_mesh=member.virtual_mesh if member is not None and limited else None,
-            hosts=_union(found) if caller.labels else (),
+            hosts=_union(tuple(found)) if caller.labels else (),
         )
 
 
@@ -280,11 +281,12 @@ def _by_cluster(
         yield (scope, cluster), tuple(sorted(found))
 
 
-def _union(found: Sequence[Hosts]) -> Hosts:
+@lru_cache(maxsize=256)  # workloads of one identity have the same scopes
+def _union(found: tuple[Hosts, ...]) -> Hosts:
     return found[0] if len(found) == 1 else tuple(sorted({host for each in found for host in each}))
 
 
-def terms_of_callers(callers: Callers) -> tuple[Term, ...]:
+def _terms_of_callers(callers: Callers) -> tuple[Term, ...]:
     """Terms of which every workload that *callers* may mean has at least one."""
     if callers.namespaces:
         return tuple(("namespace", namespace) for namespace in callers.namespaces)
@@ -293,7 +295,7 @@ def terms_of_callers(callers: Callers) -> tuple[Term, ...]:
     return (EVERYTHING,)
 
 
-def may_be(callers: Callers, caller: CallerFacts) -> bool:
+def _may_be(callers: Callers, caller: CallerFacts) -> bool:
     """Whether *callers* mean the identity of *caller*. Tokens come with requests, so whoever may show one counts."""
     where = caller.controller
     of_account = not callers.accounts or any(
