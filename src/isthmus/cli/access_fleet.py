@@ -18,6 +18,7 @@ from isthmus.api.discovery import Destination, Mesh, ServiceType, Workload
 from isthmus.api.kinds import BY_KIND
 from isthmus.api.parse import ParseFailure, parse
 from isthmus.api.virtual_mesh import VirtualMesh
+from isthmus.cli.access_own import fault_of
 from isthmus.cli.failure import Failure
 from isthmus.cli.files import Document
 from isthmus.istio.kinds import AUTHORIZATION_POLICY
@@ -161,8 +162,10 @@ def _add(found: Found, documents: Iterable[Document], namespace: str) -> None:
 
 
 def _add_own(own: Own, document: Document) -> None:
-    metadata = document.manifest.get("metadata") or {}
-    namespace, name = metadata.get("namespace") or "default", metadata.get("name", "")
+    if (fault := fault_of(document.manifest)) is not None:
+        raise Failure(f"{document.source}: AuthorizationPolicy: {fault}", "mend the object")
+    metadata = document.manifest["metadata"]
+    namespace, name = metadata.get("namespace") or "default", metadata["name"]
     cluster = (metadata.get("annotations") or {}).get(CLUSTER_ANNOTATION)
     if not cluster:
         raise Failure(

@@ -242,6 +242,27 @@ def test_a_policy_of_a_user_must_name_its_cluster(tmp_path: Path) -> None:
     assert "AuthorizationPolicy default/lost does not say on which cluster it is" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"rules": {}}, "Expected `array | null`, got `object` - at `$.spec.rules`"),
+        ({"action": "PERMIT"}, "Invalid enum value 'PERMIT' - at `$.spec.action`"),
+        ({"rules": [{"form": []}]}, "unknown field `form` - at `$.spec.rules[0]`"),
+        ({"rules": [{"from": [{"source": {"principal": ["x"]}}]}]}, "unknown field `principal`"),
+        ({"rules": [{"to": [{"operation": {"notMethod": ["x"]}}]}]}, "unknown field `notMethod`"),
+        ({"rules": [{"to": [{"operation": {"ports": [80]}}]}]}, "Expected `str`, got `int`"),
+    ],
+)
+def test_a_policy_of_a_user_that_cannot_be_read_is_an_error(spec: dict[str, Any], message: str, tmp_path: Path) -> None:
+    """What an API server would leave out may be all that a rule asks for."""
+    write(tmp_path / "own.yaml", own("bad", "cluster1", {}, **spec))
+
+    result = access("matrix", "--diff", "-f", str(tmp_path / "own.yaml"))
+
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert message in " ".join(result.stderr.split())
+
+
 # --- clusters ---------------------------------------------------------------------------------------------------------
 
 
