@@ -15,7 +15,7 @@ from isthmus.translate.traffic.merge import Merged, PolicyFacts, Senders, merge,
 from isthmus.translate.traffic.routes import Refusal, Routing
 
 MAX_BYTES = 1_000_000  # of the routes; etcd takes objects of 1.5 MiB, and the API server adds to them
-MAX_ROUTES = 4_000  # before ports are told apart; policies about senders and policies about requests multiply
+MAX_ROUTES = 2_000  # before ports are told apart; policies about senders and policies about requests multiply
 
 _ENCODE = msgspec.json.Encoder().encode
 
@@ -38,21 +38,25 @@ def fit(policies: Sequence[PolicyFacts], senders: Senders, routers: Sequence[Rou
     found = _attempt(policies, senders, routers)
     if found is not None:
         return found
-    chosen = [i for i in range(len(policies)) if _attempt(policies[i : i + 1], senders[i : i + 1], routers) is not None]
+    # One that is too much by itself must not stand in the way of all that are younger.
+    small = [i for i in range(len(policies)) if _attempt(policies[i : i + 1], senders[i : i + 1], routers[:1])]
 
-    def older(count: int) -> Said | None:
-        kept = chosen[:count]
-        return _attempt([policies[i] for i in kept], tuple(senders[i] for i in kept), routers)
+    def older(count: int) -> tuple[Sequence[PolicyFacts], Senders]:
+        return [policies[i] for i in small[:count]], tuple(senders[i] for i in small[:count])
 
-    # How many are too many, less one; none at all always fits.
-    most = bisect_left(range(1, len(chosen) + 1), True, key=lambda count: older(count) is None)
-    kept = older(most)
-    assert kept is not None
-    left_out = sorted(set(range(len(policies))) - set(chosen[:most]))
-    refusals = tuple(_refusal(policies[i].ref) for i in left_out if senders[i] is not None)
+    counts = range(1, len(small) + 1)
+    # Routes are counted before they are made: where they are too many, there may be a thousand times too many.
+    most = bisect_left(counts, True, key=lambda count: most_routes(*older(count)) > MAX_ROUTES)
+    kept = _attempt(*older(most), routers)
+    if kept is None:
+        most = bisect_left(counts[:most], True, key=lambda count: _attempt(*older(count), routers) is None)
+        kept = _attempt(*older(most), routers)
+    assert kept is not None, "no policies have no routes"
+    refused = sorted({*range(len(policies))} - {*small[:most]})
+    refusals = tuple(_refusal(policies[i].ref) for i in refused if senders[i] is not None)
     return Said(
         kept.merged,
-        tuple(msgspec.structs.replace(routing, refusals=routing.refusals + refusals) for routing in kept.routings),
+        tuple(msgspec.structs.replace(each, refusals=each.refusals + refusals) for each in kept.routings),
     )
 
 
