@@ -88,7 +88,7 @@ def main() -> None:
                 measured.extend(measure(module, services))
         console.print(table(title, count, measured))
         rows += measured
-    from bench import end_to_end, issuance
+    from bench import access, end_to_end, issuance
 
     with console.status("end to end on the embedded fleet"):
         found = end_to_end.run()
@@ -96,8 +96,11 @@ def main() -> None:
     with console.status("certificates for many clusters"):
         issued = issuance.run()
     console.print(issuance.table(issued))
+    with console.status("meshctl access on a saved fleet"):
+        asked = access.run()
+    console.print(access.table(asked))
     if target := os.environ.get("BENCH_JSON"):
-        Path(target).write_text("".join(json.dumps(row) + "\n" for row in [*rows, *found, *issued]))
+        Path(target).write_text("".join(json.dumps(row) + "\n" for row in [*rows, *found, *issued, *asked]))
 
 
 if __name__ == "__main__":
