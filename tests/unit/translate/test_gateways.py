@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import msgspec
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -29,6 +32,7 @@ from isthmus.api.common import (
     WeightedDestination,
 )
 from isthmus.api.discovery import Destination, ExternalAddress, ServicePort, ServiceType
+from isthmus.api.parse import parse
 from isthmus.api.route_table import RouteTable, RouteTableSpec
 from isthmus.api.traffic_policy import Mirror, Policy, RetryPolicy, RouteSelector, TrafficPolicy, TrafficPolicySpec
 from isthmus.api.virtual_gateway import (
@@ -57,12 +61,13 @@ from isthmus.api.virtual_host import (
 )
 from isthmus.istio.objects import DestinationRule, Gateway, HttpRoute, ServiceEntry, VirtualService
 from isthmus.model.ref import Ref
-from isthmus.translate import Engine
+from isthmus.translate import Engine, StatusKey
 from isthmus.translate.gateways.delegation import appended, cycle_from
 from isthmus.translate.gateways.objects import apart, common_names, covers, object_name
 from isthmus.translate.gateways.routing import proportions
 from isthmus.translate.gateways.selection import selects_object
-from isthmus.translate.traffic.conditions import Kind, Path
+from isthmus.translate.traffic.conditions import Kind
+from isthmus.translate.traffic.conditions import Path as Uri
 from tests.strategies import messages
 from tests.unit.translate.fleets import meta, service, three_clusters
 from tests.unit.translate.histories import AGES, CLUSTERS, Step, discovered, some
@@ -72,6 +77,10 @@ clusters = st.sampled_from(CLUSTERS)
 names = st.sampled_from(("a", "b", "c"))
 labels = st.sampled_from(({}, {"app": "shop"}, {"kind": "slow"}))
 ages = st.sampled_from(AGES)
+
+
+LOCAL = (".svc.cluster.local", ".svc.corp.example")  # as `histories` names clusters
+GUIDE = Path(__file__).parents[3] / "docs" / "guide" / "gateways.md"
 
 
 def entrance(cluster: str) -> Destination:
@@ -85,6 +94,7 @@ def entrance(cluster: str) -> Destination:
         cluster,
         "istio-ingressgateway",
         namespace="istio-system",
+        labels={"istio": "ingressgateway"},
         selector={"istio": "ingressgateway"},
         ports=ports,
         type=ServiceType.LOAD_BALANCER,
@@ -358,7 +368,7 @@ def _faults(engine: Engine) -> Iterator[str]:
         weighted = [each for route in (*found.spec.http, *found.spec.tcp, *found.spec.tls) for each in route.route]
         for each in weighted:
             target, known = each.destination, hosts.get((key.cluster, each.destination.host))
-            if known is None and not target.host.endswith(".svc.cluster.local"):
+            if known is None and not target.host.endswith(LOCAL):
                 yield f"{key} goes to {target.host}, which {key.cluster} does not know"
             if target.subset and target.subset not in (known or ()):
                 yield f"{key} goes to subset {target.subset} of {target.host}, which is nowhere said"
@@ -382,17 +392,17 @@ def _route_faults(route: HttpRoute) -> Iterator[str]:
 @pytest.mark.parametrize(
     ("parent", "child", "both"),
     [
-        (Path(), Path(Kind.EXACT, "/v1"), Path(Kind.EXACT, "/v1")),
-        (Path(Kind.PREFIX, "/reviews"), Path(), Path(Kind.PREFIX, "/reviews")),
-        (Path(Kind.PREFIX, "/reviews"), Path(Kind.PREFIX, "/v1"), Path(Kind.PREFIX, "/reviews/v1")),
-        (Path(Kind.PREFIX, "/reviews/"), Path(Kind.EXACT, "/v1"), Path(Kind.EXACT, "/reviews/v1")),
-        (Path(Kind.PREFIX, "/a.b"), Path(Kind.REGEX, "/x|/y"), Path(Kind.REGEX, r"/a\.b(?:/x|/y)")),
-        (Path(Kind.PREFIX, "/a", True), Path(Kind.PREFIX, "/b"), Path(Kind.REGEX, "(?i:/a)/b.*")),
-        (Path(Kind.PREFIX, "/a"), Path(Kind.EXACT, "/b", True), Path(Kind.REGEX, "/a(?i:/b)")),
-        (Path(Kind.PREFIX, "/a", True), Path(Kind.EXACT, "/b", True), Path(Kind.EXACT, "/a/b", True)),
+        (Uri(), Uri(Kind.EXACT, "/v1"), Uri(Kind.EXACT, "/v1")),
+        (Uri(Kind.PREFIX, "/reviews"), Uri(), Uri(Kind.PREFIX, "/reviews")),
+        (Uri(Kind.PREFIX, "/reviews"), Uri(Kind.PREFIX, "/v1"), Uri(Kind.PREFIX, "/reviews/v1")),
+        (Uri(Kind.PREFIX, "/reviews/"), Uri(Kind.EXACT, "/v1"), Uri(Kind.EXACT, "/reviews/v1")),
+        (Uri(Kind.PREFIX, "/a.b"), Uri(Kind.REGEX, "/x|/y"), Uri(Kind.REGEX, r"/a\.b(?:/x|/y)")),
+        (Uri(Kind.PREFIX, "/a", True), Uri(Kind.PREFIX, "/b"), Uri(Kind.REGEX, "(?i:/a)/b.*")),
+        (Uri(Kind.PREFIX, "/a"), Uri(Kind.EXACT, "/b", True), Uri(Kind.REGEX, "/a(?i:/b)")),
+        (Uri(Kind.PREFIX, "/a", True), Uri(Kind.EXACT, "/b", True), Uri(Kind.EXACT, "/a/b", True)),
     ],
 )
-def test_what_a_table_matches_is_appended(parent: Path, child: Path, both: Path) -> None:
+def test_what_a_table_matches_is_appended(parent: Uri, child: Uri, both: Uri) -> None:
     assert appended(parent, child) == both
 
 
@@ -480,6 +490,33 @@ def test_the_shortest_way_back_is_found() -> None:
         return "".join(ref.name for ref in cycle_from(Ref("", "", name), leads_to))
 
     assert {name: way(name) for name in edges} == {"a": "abca", "b": "bcb", "c": "cbc", "d": "", "e": "", "f": ""}
+
+
+def status_key(resource: Resource) -> StatusKey:
+    return StatusKey(resource.KIND, resource.metadata.namespace, resource.metadata.name)
+
+
+def test_the_guides_example_works() -> None:
+    """Its objects are accepted, and come to the routes that it tells of."""
+    blocks = re.findall(r"^```yaml\n(apiVersion.*?)^```", GUIDE.read_text(), flags=re.MULTILINE | re.DOTALL)
+    parsed = [parse(each) for block in blocks for each in yaml.safe_load_all(block)]
+    objects = [each for each in parsed if isinstance(each, Resource)]
+    assert objects == parsed
+    engine = Engine()
+    newest = service("cluster2", "reviews", pods={"v3": 1})
+    for resource in (*three_clusters(), entrance("cluster1"), newest, *objects):
+        engine.set(resource)
+    engine.run()
+
+    found = {status_key(each): msgspec.to_builtins(engine.status(status_key(each))) for each in objects}
+
+    assert [status["state"] for status in found.values()] == ["ACCEPTED"] * 4
+    assert not any("warnings" in status for status in found.values())
+    (written,) = [o.object for o in engine.outputs().values() if isinstance(o.object, VirtualService)]
+    routes = {route.name: route for route in written.spec.http}
+    assert list(routes) == ["shop.newest", "shop.old-shop", "shop.api.reviews.shared", "shop.others"]
+    assert [each.weight for each in routes["shop.api.reviews.shared"].route] == [75, 25]
+    assert routes["shop.newest"].retries is not None
 
 
 def test_a_failed_write_is_in_the_statuses_of_those_who_asked() -> None:
