@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import sys
@@ -10,7 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
+from isthmus.cli.access_fleet import Scope, fleets, found_on
+from isthmus.model.ref import Ref
 from isthmus.translate.access.evaluation import Answer, Call, Policies, Workload
+from isthmus.translate.access.evaluation import Request as OnPaper
+from isthmus.translate.access.reachability import Reach, Reachability
 from tests.lab.conftest import OPEN
 from tests.lab.running import Json, Lab, eventually
 from tests.lab.test_walkthrough import CLUSTERS, OURS
@@ -140,6 +145,23 @@ def allows(found: Mapping[str, Policies], caller: Caller, request: Request) -> b
     decision = found[request.cluster].decide(pods, call)
     assert decision.answer is not Answer.DEPENDS, (caller, request, decision)
     return decision.answer is Answer.YES
+
+
+def on_paper(lab: Lab) -> Reachability:
+    """What `meshctl access can` answers from: made of the policies of users, not of what is written on clusters."""
+    found = asyncio.run(found_on(lab.kubeconfig, "mgmt", "gloo-mesh", Scope(frozenset({"default"})), None, {}))
+    assert not found.unseen
+    return Reachability(fleets(found, None)[0])
+
+
+def can(reachability: Reachability, caller: Caller, request: Request) -> bool:
+    """What `meshctl access can` says of *request*; fails where it does not know."""
+    path = request.path or PATHS[request.service]
+    asked = OnPaper(port=PORT, method=request.method, path=path, host=request.service)
+    callee = Ref(request.cluster, "default", request.service)
+    verdict = reachability.can(Ref(caller.cluster, "default", caller.workload), callee, asked)
+    assert verdict.answer in (Reach.YES, Reach.NO), (caller, request, verdict)
+    return verdict.answer is Reach.YES
 
 
 def refusals(lab: Lab, cluster: str, service: str) -> int:

@@ -34,6 +34,7 @@ from tests.lab.trusting import gateway
 SECTION = "Deny by default, allow by policy"
 ALLOWED = Caller("cluster1", "productpage-v1")
 EXPECTED = ("details", "reviews")
+MGMT = ("--kubecontext", "mgmt")
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +102,22 @@ def test_the_rules_on_paper_say_the_same(restricted: Lab) -> None:
             assert allows(found, caller, request) is may(caller, request), (caller, request)
 
 
+def test_the_matrix_of_meshctl_is_what_the_proxies_do(restricted: Lab) -> None:
+    asked = ("default", "--port", "9080", "--method", "GET", "-o", "json")
+    matrix = json.loads(restricted.run("meshctl", "access", "matrix", *asked, *MGMT))
+
+    told = {
+        (caller, callee): each["answer"]
+        for each in matrix["answers"]
+        for caller in each["callers"]
+        for callee in each["callees"]
+    }
+    for caller in CALLERS:
+        for request in each_service():
+            names = (f"default/{caller.workload}@{caller.cluster}", f"default/{request.service}@{request.cluster}")
+            assert told[names] == ("yes" if may(caller, request) else "no"), names
+
+
 def test_a_federated_call_is_judged_by_its_caller_not_by_the_gateway(restricted: Lab) -> None:
     """What reaches the callee across clusters shows the caller's own certificate."""
     answers = restricted.call(
@@ -166,9 +183,6 @@ def test_the_policy_tells_whom_it_selects(restricted: Lab) -> None:
     for name in selected:
         found = json.loads(restricted.run("meshctl", "describe", "destination", name, "-o", "json", *MGMT))
         assert [row["policy"] for row in found["accessPolicies"]] == ["gloo-mesh/productpage"]
-
-
-MGMT = ("--kubecontext", "mgmt")
 
 
 def policy_status(lab: Lab) -> Json | None:

@@ -1,4 +1,4 @@
-"""Forty access policies that nobody wrote: the rules on paper say of every request what the callees' proxies do."""
+"""Forty access policies that nobody wrote: `meshctl access can` says of each request what the callees' proxies do."""
 
 from __future__ import annotations
 
@@ -18,9 +18,11 @@ from tests.lab.accessing import (
     access_policy,
     allows,
     apply,
+    can,
     destination,
     named,
     nobody_allowed,
+    on_paper,
     rules,
     settled,
 )
@@ -138,22 +140,23 @@ def denied(federated: Lab) -> Iterator[Lab]:
 
 @pytest.mark.parametrize("batch", tuple(batches()), ids=[f"batch{number}" for number in range(BATCHES)])
 def test_proxies_do_what_the_rules_on_paper_say(denied: Lab, batch: tuple[Generated, ...]) -> None:
-    """Request by request, for every caller; and both as the policies mean it."""
+    """`meshctl access can`, the rules on the clusters, and Envoy, request by request; all as the policies mean it."""
     denied.kubectl("mgmt", "delete", "accesspolicies", "--all", "-n", "gloo-mesh")
     apply(denied, *(each.manifest for each in batch))
     eventually("the policies are written", lambda: all(is_written(denied, each) for each in batch))
     requests = [Request(each.service, each.cluster, *how) for each in batch for how in REQUESTS]
-    found = rules(denied)
+    found, reachability = rules(denied), on_paper(denied)
     meant = {
         (caller, request): any(each.means(caller, request) for each in batch)
         for caller in CALLERS
         for request in requests
     }
 
-    on_paper = {(caller, request): allows(found, caller, request) for caller, request in meant}
-    answers = settled(denied, "proxies do the same", requests, lambda caller, request: on_paper[caller, request])
+    written = {(caller, request): allows(found, caller, request) for caller, request in meant}
+    told = {(caller, request): can(reachability, caller, request) for caller, request in meant}
+    answers = settled(denied, "proxies do the same", requests, lambda caller, request: told[caller, request])
 
-    assert on_paper == meant
+    assert told == written == meant
     assert set(meant.values()) == {True, False}
     passed = sum(meant.values())
     denied.measured.append(f"{named(batch[0].manifest)} …: {len(answers)} requests, {passed} allowed, as on paper")

@@ -6,13 +6,14 @@ rest goes on; what must not go on then waits here, by what stands on the cluster
 | step                                 | waits until                                                               |
 |--------------------------------------|---------------------------------------------------------------------------|
 | write what closes everything, new    | every other policy that is wanted stands                                  |
-| change a policy                      | those missing for the same pods are there                                 |
+| take rules from a policy             | what others of the same pods are to gain is there                         |
 | prune what closes everything         | every policy that is wanted stands                                        |
 | prune any other                      | those wanted for the same pods, and what closes everything, stand;        |
 |                                      | what closed everything, and is no longer wanted, is gone                  |
 
-Pods without an ALLOW policy are open, and several allow what any of them allows. So open pods that get several policies
-get each of them allowing everything first, and pods that are to lose several keep one that does so until last.
+Pods without an ALLOW policy are open, and several allow what any of them allows. So a policy that has to wait with what
+it loses is written with old and new rules first; open pods that get several policies get them allowing everything
+first, and pods that are to lose several keep one that does so until last.
 
 So calls that are allowed before and after a change are allowed all the while, and what is refused before and after is
 refused all the while, whatever fails and whenever an agent or server ends.
@@ -26,12 +27,14 @@ from collections.abc import Iterable
 from typing import Any
 
 import msgspec
+import orjson
 
 from isthmus.agent.order import restricts
 from isthmus.istio.kinds import AUTHORIZATION_POLICY
 from isthmus.model.ref import ObjectKey
 
 Manifest = dict[str, Any]
+EVERYTHING = b"{}"  # a rule that matches every request
 Pods = tuple[str, frozenset[tuple[str, str]]]
 """A namespace and the labels that select pods there; no labels select all."""
 
@@ -40,10 +43,15 @@ class Guard(msgspec.Struct, frozen=True):
     """What the order of steps asks of an AuthorizationPolicy."""
 
     pods: Pods
+    rules: frozenset[bytes]
+    """In JSON, keys sorted."""
     closes: bool
     """Whether it allows nothing, and selects every pod: without another ALLOW policy, each call is refused."""
-    opens: bool = False
-    """Whether it allows everything."""
+
+    @property
+    def opens(self) -> bool:
+        """Whether it allows everything."""
+        return EVERYTHING in self.rules
 
 
 class Noted(msgspec.Struct, frozen=True):
@@ -52,6 +60,14 @@ class Noted(msgspec.Struct, frozen=True):
     wanted: Guard | None
     found: Guard | None
     stands: bool
+
+    @property
+    def grown(self) -> bool:
+        """Whether all that is wanted to be allowed is allowed; what is left to do takes away."""
+        wanted, found = self.wanted, self.found
+        if wanted is None or self.stands:
+            return True
+        return found is not None and found.pods == wanted.pods and (found.opens or wanted.rules <= found.rules)
 
 
 NOTHING = Noted(None, None, stands=True)
@@ -68,9 +84,14 @@ def guard_of(key: ObjectKey, manifest: Manifest) -> Guard | None:
         return None
     spec = manifest.get("spec") or {}
     labels = (spec.get("selector") or {}).get("matchLabels") or {}
-    closed = restricts(manifest)
-    opens = not closed and any(not rule for rule in spec.get("rules") or ())
-    return Guard((key.namespace, frozenset(labels.items())), closes=closed and not labels, opens=opens)
+    rules = frozenset(orjson.dumps(rule, option=orjson.OPT_SORT_KEYS) for rule in spec.get("rules") or ())
+    return Guard((key.namespace, frozenset(labels.items())), rules, closes=restricts(manifest) and not labels)
+
+
+def with_rules(manifest: Manifest, more: Iterable[bytes]) -> Manifest:
+    """The policy *manifest* that allows what *more* rules do as well."""
+    spec = manifest["spec"]
+    return {**manifest, "spec": {**spec, "rules": [*(spec.get("rules") or ()), *map(orjson.loads, sorted(more))]}}
 
 
 def opened(key: ObjectKey, pods: Pods) -> Manifest:
@@ -158,6 +179,14 @@ class AccessOrder:
             return all(other.found is None for other in alike)
         return all(other.wanted is None and not (other.found and other.found.opens) for other in alike)
 
+    def kept(self, key: ObjectKey) -> frozenset[bytes]:
+        """The rules that *key*, whose turn has come, is to keep for now beside those that it is to have."""
+        noted = self._noted.get(key, NOTHING)
+        wanted, found = noted.wanted, noted.found
+        if wanted is None or found is None or found.pods != wanted.pods or not self._growing(key):
+            return frozenset()
+        return found.rules - wanted.rules
+
     def _obstacles(self, key: ObjectKey) -> Iterable[ObjectKey]:
         noted = self._noted.get(key, NOTHING)
         wanted, found = noted.wanted, noted.found
@@ -165,7 +194,8 @@ class AccessOrder:
             if wanted.closes and key not in self._stood:  # what somebody deleted comes back at once
                 yield from self._unsettled - self._closing
         elif wanted is not None:
-            yield from (other for other in self._alike[wanted.pods] if self._noted[other].found is None)
+            if noted.grown:
+                yield from self._growing(key)
         elif found is not None and found.closes:
             yield from self._unsettled
         elif found is not None:
@@ -175,6 +205,12 @@ class AccessOrder:
             yield from (other for other in self._closed if self._noted[other].wanted is None)
             if found.opens:
                 yield from (other for other in alike if self._narrows(other))
+
+    def _growing(self, key: ObjectKey) -> tuple[ObjectKey, ...]:
+        """Others of the same pods that are to gain something that is not there yet."""
+        wanted = self._noted[key].wanted
+        alike = self._alike[wanted.pods] if wanted is not None else ()
+        return tuple(other for other in alike if other != key and not self._noted[other].grown)
 
     def _narrows(self, key: ObjectKey) -> bool:
         noted = self._noted[key]

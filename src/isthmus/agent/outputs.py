@@ -24,7 +24,7 @@ from typing import Any
 import msgspec
 import orjson
 
-from isthmus.agent.access_order import AccessOrder, Guard, Noted, guard_of, is_guard, opened
+from isthmus.agent.access_order import AccessOrder, Guard, Noted, guard_of, is_guard, opened, with_rules
 from isthmus.agent.conflicts import Claim, Conflicts, claim_of
 from isthmus.agent.order import prune_rank, restricts, write_rank
 from isthmus.agent.ownership import is_owned, ownership_labels, with_labels
@@ -251,6 +251,9 @@ class Outputs:
         if (opening := self._opening(key, desired.guard)) is not None:
             return opening
         manifest = with_labels(orjson.loads(desired.payload), self._labels)
+        if kept := self._access.kept(key):
+            manifest = with_rules(manifest, kept)
+            return Write(desired.kind, manifest, content_digest(manifest))
         return Write(desired.kind, manifest, desired.digest)
 
     def _decide_unwanted(self, key: ObjectKey) -> Write | Prune | None:

@@ -24,10 +24,11 @@ from isthmus.translate.access.rules import split
 Manifest = dict[str, Any]
 Cluster = dict[ObjectKey, Manifest]
 
-SERVICES = ("a", "b")
+SELECTS = {"a": "a", "twin-of-a": "a", "b": "b"}
+"""Services, and the pods that they select."""
 CALLERS = tuple(f"cluster1/ns/default/sa/{name}" for name in "klmnopqr")
 ROOT = "istio-system"
-PODS = {name: Workload("default", {"app": name}) for name in SERVICES} | {
+PODS = {name: Workload("default", {"app": name}) for name in SELECTS.values()} | {
     "gateway": Workload(ROOT, {"istio": "ingressgateway"})
 }
 OURS = ownership_labels("cluster1", "gloo-mesh")
@@ -53,7 +54,7 @@ def wanted(allowed: Mapping[str, Iterable[str] | None], *, denies: bool) -> Clus
         sources = (istio.From(source=istio.Source(principals=tuple(sorted(callers)))),) if callers else ()
         rules = (istio.AuthorizationRule(from_=sources),) if sources else ()
         for number, part in split(rules, SMALL).items():
-            selector = istio.WorkloadSelector(match_labels={"app": name})
+            selector = istio.WorkloadSelector(match_labels={"app": SELECTS[name]})
             spec = istio.AuthorizationPolicySpec(selector=selector, rules=part)
             found.append(policy(f"{name}.{number + 1}" if number else name, "default", spec))
     if denies:
@@ -131,7 +132,7 @@ def without_labels(manifest: Manifest) -> Manifest:
 
 
 CALLERS_OR_NOBODY = st.none() | st.frozensets(st.sampled_from(CALLERS))
-STATES = st.tuples(st.fixed_dictionaries(dict.fromkeys(SERVICES, CALLERS_OR_NOBODY)), st.booleans())
+STATES = st.tuples(st.fixed_dictionaries(dict.fromkeys(SELECTS, CALLERS_OR_NOBODY)), st.booleans())
 
 
 def check_step(seen: Cluster, before: Cluster, after: Cluster) -> None:
