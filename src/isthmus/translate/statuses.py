@@ -6,6 +6,7 @@ Source: reference, status of VirtualMesh, Mesh, Workload and Destination.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 import msgspec
 
@@ -46,11 +47,16 @@ from isthmus.translate.virtual_destinations.derivations import Resolved
 MAX_LISTED_DESTINATIONS = 2000  # an object of etcd holds 1.5 MiB, and the API server stores every key of a map twice
 
 MAX_LISTED_POLICIES = 100  # whose whole specs a destination's status holds
+MAX_LISTED_MESSAGES = 20  # about one thing; who reads them mends the first
+MAX_LIST_BYTES = 200_000  # of one list: several of them and the object's spec have to fit into an object
 
 MAX_LISTED_HOSTNAMES = 2000  # of what a workload calls; its Sidecar has them all
 
 _UNSERVED = "is accepted but not yet acted on by this version"
 _POLICY = f"the policy {_UNSERVED}"
+
+_ENCODE = msgspec.json.Encoder().encode
+_P = TypeVar("_P", TrafficPolicy, AccessPolicy)
 
 
 class DestinationApprovals(msgspec.Struct, frozen=True, gc=False):
@@ -95,6 +101,22 @@ def mesh_status(applied: VirtualMesh | None, gateways: MeshGateways | None, warn
     )
 
 
+def _shown(policies: Sequence[_P]) -> Sequence[_P]:
+    """The first of *policies*, as many as a status can hold with their whole specs."""
+    room = MAX_LIST_BYTES
+    for count, policy in enumerate(policies[:MAX_LISTED_POLICIES]):
+        room -= len(_ENCODE(policy.spec))
+        if room < 0:
+            return policies[:count]
+    return policies[:MAX_LISTED_POLICIES]
+
+
+def _brief(messages: tuple[str, ...]) -> tuple[str, ...]:
+    """The first of *messages*, and how many more there are."""
+    more = len(messages) - MAX_LISTED_MESSAGES
+    return messages if more <= 0 else (*messages[:MAX_LISTED_MESSAGES], f"and {more} more")
+
+
 def destination_status(
     fqdn: str,
     federated: Federated | None,
@@ -117,21 +139,22 @@ def destination_status(
             virtual_mesh_ref=object_ref(federated.virtual_mesh),
             tcp_keepalive=federated.keepalive,
         )
-    for what, found in (("traffic", applied), ("access", allowing)):
-        if len(found) > MAX_LISTED_POLICIES:
-            warnings += (f"{len(found)} {what} policies apply; the first {MAX_LISTED_POLICIES} are listed",)
+    shown, shown_allowing = _shown(applied), _shown(allowing)
+    for what, found, listed in (("traffic", applied, shown), ("access", allowing, shown_allowing)):
+        if len(found) > len(listed):
+            warnings += (f"{len(found)} {what} policies apply; the first {len(listed)} are listed",)
     return DestinationStatus(
         applied_traffic_policies=tuple(
             AppliedTrafficPolicy(
                 ref=object_ref(policy.ref), observed_generation=policy.metadata.generation, spec=policy.spec
             )
-            for policy in applied[:MAX_LISTED_POLICIES]
+            for policy in shown
         ),
         applied_access_policies=tuple(
             AppliedAccessPolicy(
                 ref=object_ref(allowed.ref), observed_generation=allowed.metadata.generation, spec=allowed.spec
             )
-            for allowed in allowing[:MAX_LISTED_POLICIES]
+            for allowed in shown_allowing
         ),
         local_fqdn=fqdn,
         applied_federation=federation,
@@ -276,7 +299,13 @@ class _Outcome(msgspec.Struct, frozen=True):
         def errors_first(ref: Ref) -> tuple[bool, Ref]:
             return self.found[ref].state is ApprovalState.ACCEPTED, ref
 
-        return sorted(self.found, key=errors_first)[:MAX_LISTED_DESTINATIONS]
+        chosen = sorted(self.found, key=errors_first)[:MAX_LISTED_DESTINATIONS]
+        room = 2 * MAX_LIST_BYTES
+        for count, ref in enumerate(chosen):
+            room -= len(ref.key) + sum(map(len, (*self.found[ref].errors, *self.found[ref].warnings)))
+            if room < 0:
+                return chosen[:count]
+        return chosen
 
 
 def _outcome(
@@ -285,7 +314,7 @@ def _outcome(
     verdicts: Mapping[Ref, ApprovalStatus],
     failures: Mapping[Ref, str],
 ) -> _Outcome:
-    found = {**verdicts}
+    found = {destination: _brief_verdict(verdict) for destination, verdict in verdicts.items()}
     for destination, failure in failures.items():
         before = found.get(destination, ApprovalStatus())
         if before.state in (ApprovalState.ACCEPTED, ApprovalState.PENDING):
@@ -300,7 +329,13 @@ def _outcome(
     else:
         state = ApprovalState.ACCEPTED
     errors = (*problems, *(f"Destination {service.key} not found" for service in sorted(missing)))
-    return _Outcome(state, errors, found)
+    return _Outcome(state, _brief(errors), found)
+
+
+def _brief_verdict(verdict: ApprovalStatus) -> ApprovalStatus:
+    if max(len(verdict.errors), len(verdict.warnings)) <= MAX_LISTED_MESSAGES:
+        return verdict
+    return msgspec.structs.replace(verdict, errors=_brief(verdict.errors), warnings=_brief(verdict.warnings))
 
 
 def virtual_destination_status(
@@ -347,7 +382,7 @@ def required_subsets(naming: Sequence[TrafficPolicy]) -> tuple[RequiredSubsets, 
             observed_generation=policy.metadata.generation,
             traffic_shift=policy.spec.policy.traffic_shift if policy.spec.policy else None,
         )
-        for policy in naming[:MAX_LISTED_POLICIES]
+        for policy in _shown(naming)
     )
 
 

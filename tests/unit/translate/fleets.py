@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from isthmus.api.base import ObjectMeta, Resource
 from isthmus.api.common import ClusterObjectRef, ObjectRef
@@ -34,6 +34,7 @@ from isthmus.api.virtual_mesh import (
     VirtualMesh,
     VirtualMeshSpec,
 )
+from isthmus.translate import Engine
 
 EVERYTHING = Federation()
 HTTP = ServicePort(port=9080, name="http", protocol="TCP", target_port_number=9080)
@@ -156,6 +157,14 @@ def virtual_mesh(
             proxy_scope=scope,
         ),
     )
+
+
+def engine_of(found: Iterable[Resource], addresses: Mapping[str, str] = {}) -> Engine:
+    """An engine that is given *found* and has not run."""
+    engine = Engine(addresses=addresses)
+    for resource in found:
+        engine.set(resource)
+    return engine
 
 
 def federated_pair() -> list[Resource]:

@@ -12,7 +12,7 @@ from isthmus.istio.kinds import AUTHORIZATION_POLICY
 from isthmus.istio.objects import AuthorizationPolicy
 from isthmus.translate import Engine, Translation
 from isthmus.translate.access.rules import MOST_BYTES
-from tests.unit.translate.fleets import federated_pair, mesh, meta, service
+from tests.unit.translate.fleets import engine_of, federated_pair, mesh, meta, service
 
 ETCD_BYTES = 1_500_000  # of one request, https://etcd.io/docs/v3.5/dev-guide/limit/
 
@@ -24,10 +24,8 @@ def policy(*accounts: str, namespace: str = "default") -> AccessPolicy:
     return AccessPolicy(metadata=meta("callers"), spec=AccessPolicySpec(source_selector=(source,)))
 
 
-def engine_of(*found: Resource) -> Engine:
-    engine = Engine()
-    for resource in found:
-        engine.set(resource)
+def running(*found: Resource) -> Engine:
+    engine = engine_of(found)
     engine.run()
     return engine
 
@@ -50,7 +48,7 @@ def principals(made: AuthorizationPolicy | None) -> list[str]:
 
 def test_a_service_that_appears_later_is_covered_by_the_policies_there_are() -> None:
     """On whichever cluster, without a new write of the policy, and nothing else is written for it."""
-    engine = engine_of(*federated_pair(), policy("client"))
+    engine = running(*federated_pair(), policy("client"))
 
     engine.set(service("cluster2", "late"))
     delta = engine.run()
@@ -61,7 +59,7 @@ def test_a_service_that_appears_later_is_covered_by_the_policies_there_are() -> 
 
 
 def test_a_service_that_goes_takes_its_rules_along() -> None:
-    engine = engine_of(*federated_pair(), service("cluster2", "late"), policy("client"))
+    engine = running(*federated_pair(), service("cluster2", "late"), policy("client"))
 
     gone = service("cluster2", "late")
     engine.remove(gone.KIND, gone.metadata.namespace, gone.metadata.name)
@@ -71,7 +69,7 @@ def test_a_service_that_goes_takes_its_rules_along() -> None:
 
 def test_a_trust_domain_that_changes_goes_into_every_rule_in_one_run() -> None:
     """With the old one beside it while it is an alias, so that pods that still show it are not refused."""
-    engine = engine_of(*federated_pair(), policy("client"))
+    engine = running(*federated_pair(), policy("client"))
     before = {key: made for key, made in written(everything(engine)).items() if made and made.spec.rules}
     assert {name for made in before.values() for name in principals(made)} == {"cluster1/ns/default/sa/client"}
 
@@ -101,7 +99,7 @@ def everything(engine: Engine) -> Translation:
 
 def test_five_thousand_accounts_are_split_into_objects_that_a_cluster_takes() -> None:
     names = tuple(f"{number:0200}" for number in range(5000))
-    engine = engine_of(*federated_pair(), policy(*names, namespace="n" * 63))
+    engine = running(*federated_pair(), policy(*names, namespace="n" * 63))
 
     found = {key: made for key, made in written(everything(engine)).items() if key[1].startswith("reviews")}
 

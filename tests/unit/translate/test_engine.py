@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import pytest
 
-from isthmus.api.base import Resource
 from isthmus.api.common import (
     ApprovalState,
     DestinationSelector,
@@ -24,14 +23,7 @@ from isthmus.istio.objects import ServiceEntry
 from isthmus.model.ref import Ref
 from isthmus.translate import Engine, StatusKey
 from isthmus.translate.federation.addresses import candidate
-from tests.unit.translate.fleets import federated_pair, gateway, mesh_ref, service, two_planes, virtual_mesh
-
-
-def engine_of(found: list[Resource], addresses: Mapping[str, str] = {}) -> Engine:
-    engine = Engine(addresses=addresses)
-    for resource in found:
-        engine.set(resource)
-    return engine
+from tests.unit.translate.fleets import engine_of, federated_pair, gateway, mesh_ref, service, two_planes, virtual_mesh
 
 
 def test_a_scaled_deployment_rewrites_nothing() -> None:

@@ -1,4 +1,4 @@
-"""What is said of one destination fits into one object, whatever users write."""
+"""What is written and said of one destination fits into an object, whatever users write."""
 
 from __future__ import annotations
 
@@ -6,14 +6,26 @@ from functools import partial
 
 import msgspec
 
-from isthmus.api.common import HttpMatcher, KubeWorkloadMatcher, StringMatch, WorkloadSelector
-from isthmus.api.discovery import ServicePort
-from isthmus.api.traffic_policy import CorsPolicy, Policy, TrafficPolicy, TrafficPolicySpec
+from isthmus.api.base import ApiStruct, Resource
+from isthmus.api.common import (
+    ClusterObjectRef,
+    DestinationSelector,
+    HttpMatcher,
+    KubeServiceMatcher,
+    KubeServiceRefs,
+    KubeWorkloadMatcher,
+    StringMatch,
+    WorkloadSelector,
+)
+from isthmus.api.discovery import Destination, DestinationStatus, ServicePort
+from isthmus.api.traffic_policy import CorsPolicy, Policy, TrafficPolicy, TrafficPolicySpec, TrafficPolicyStatus
 from isthmus.model.ref import Ref
+from isthmus.translate import Engine, StatusKey
+from isthmus.translate.statuses import MAX_LISTED_MESSAGES
 from isthmus.translate.traffic.limits import MAX_BYTES, MAX_ROUTES, Said, fit
 from isthmus.translate.traffic.merge import policy_facts, senders_of
 from isthmus.translate.traffic.routes import Reachable, route
-from tests.unit.translate.fleets import HTTP, meta
+from tests.unit.translate.fleets import HTTP, engine_of, federated_pair, meta
 
 CLUSTER, HOST = "cluster1", "reviews.default.svc.cluster.local"
 
@@ -84,3 +96,56 @@ def test_what_fits_is_left_alone() -> None:
 
     assert refused(said) == []
     assert len(said.merged.routes) == 1000
+
+
+LARGEST_STATUS = 1_000_000  # bytes; etcd takes objects of 1.5 MiB, and the rest of a Destination has to fit in too
+
+
+def status(engine: Engine, kind: type[Resource], name: str) -> ApiStruct:
+    found = engine.status(StatusKey(kind.KIND, "gloo-mesh", name))
+    assert found is not None
+    return found
+
+
+def test_a_destination_lists_as_many_policies_as_fit() -> None:
+    """Of a hundred policies of 20 kB each, which it could list by number, a status lists what fits, and says so."""
+    engine = engine_of(federated_pair())
+    for i in range(100):
+        engine.set(policy(i, path=f"/{i}", cors=400))
+    engine.run()
+
+    found = status(engine, Destination, "reviews-default-cluster1")
+
+    assert isinstance(found, DestinationStatus)
+    listed = len(found.applied_traffic_policies)
+    assert 0 < listed < 30
+    assert f"traffic policies apply; the first {listed} are listed" in found.warnings[-1]
+    assert len(msgspec.json.encode(found)) < LARGEST_STATUS
+
+
+def test_a_policy_says_what_is_wrong_in_few_words() -> None:
+    """A policy whose every matcher is at odds with another policy's, and that names services that are not there."""
+    engine = engine_of(federated_pair())
+    matchers = tuple(HttpMatcher(uri=StringMatch(prefix=f"/{i}")) for i in range(500))
+    for i, matcher in enumerate(matchers):
+        engine.set(
+            TrafficPolicy(
+                metadata=meta(f"old-{i}", creation_timestamp="2025-01-01T00:00:00Z"),
+                spec=TrafficPolicySpec(http_request_matchers=(matcher,), policy=Policy(request_timeout="1s")),
+            )
+        )
+    services = tuple(ClusterObjectRef(f"service-{i}", "default", "cluster1") for i in range(5000))
+    named = (DestinationSelector(), DestinationSelector(KubeServiceMatcher(), KubeServiceRefs(services)))
+    young = TrafficPolicySpec(
+        destination_selector=named, http_request_matchers=matchers, policy=Policy(request_timeout="9s")
+    )
+    engine.set(TrafficPolicy(metadata=meta("young", creation_timestamp="2026-01-01T00:00:00Z"), spec=young))
+    engine.run()
+
+    found = status(engine, TrafficPolicy, "young")
+
+    assert isinstance(found, TrafficPolicyStatus)
+    assert found.errors[-1] == f"and {5000 - MAX_LISTED_MESSAGES} more"
+    on_reviews = found.destinations["reviews-default-cluster1.gloo-mesh."]
+    assert on_reviews.errors[-1] == f"and {500 - MAX_LISTED_MESSAGES} more"
+    assert len(msgspec.json.encode(found)) < LARGEST_STATUS
