@@ -192,7 +192,7 @@ class AccessOrder:
         wanted, found = noted.wanted, noted.found
         if wanted is not None and found is None:
             if wanted.closes and key not in self._stood:  # what somebody deleted comes back at once
-                yield from self._unsettled - self._closing
+                yield from (other for other in self._unsettled if other not in self._closing)
         elif wanted is not None:
             if noted.grown:
                 yield from self._growing(key)
