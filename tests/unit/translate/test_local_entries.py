@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from isthmus.api.base import Resource
 from isthmus.api.discovery import Endpoint, EndpointPort, EndpointSubset, ServicePort, ServiceType
 from isthmus.istio.objects import ServiceEntry, ServiceEntrySpec
 from isthmus.model.ref import Ref
 from isthmus.translate.facts import EndpointFacts, ServiceFacts
 from isthmus.translate.federation.local import Asked, local_entry, reads_endpoints
+from isthmus.translate.federation.objects import CLUSTER_LABEL
+from tests.unit.translate.histories import Step, histories, starts
+from tests.unit.translate.test_properties import Followed
 
 NAMES = ("web", "http", "grpc-admin", "east-west-port-")  # a container's port has at most 15 characters
 SELECTOR = {"app": "reviews"}
@@ -123,3 +127,21 @@ def test_endpoints_are_read_where_the_entry_depends_on_them(
 
     if not reads_endpoints(service):
         assert written(service, facts_of(service, pods)) == written(service, None)
+
+
+@given(starts, histories)
+@settings(max_examples=60, deadline=None)
+def test_gateways_know_each_host_that_clients_send_them(start: list[Resource], history: list[Step]) -> None:
+    """Whatever users write, a host that is reached through gateways is told to those of its cluster, with its ports."""
+    followed = Followed(start)
+
+    followed.follow(history)
+
+    entries = [(key.cluster, o.object.spec) for key, o in followed.engine.outputs().items()
+               if isinstance(o.object, ServiceEntry)]  # fmt: skip
+    told = {(cluster, host): entry for cluster, entry in entries if entry.export_to for host in entry.hosts}
+    for _, entry in entries:
+        if entry.resolution == "DNS" and not entry.export_to:
+            for home in {e.labels[CLUSTER_LABEL] for e in entry.endpoints if CLUSTER_LABEL in e.labels}:
+                known = told[home, entry.hosts[0]]
+                assert [port.number for port in known.ports] == [port.number for port in entry.ports]
