@@ -84,7 +84,7 @@ class GatewayOutcomes:
         """The tables that the hosts of *gateway* delegate to, directly or not."""
         attached = fetch.get(self._gateways.attached, gateway)
         hosts = attached.hosts if attached is not None else ()
-        return {table for host in hosts for table in self._gateways.reached_from(fetch, host)}
+        return {table for host in hosts for table in self._gateways.hosts.reached_from(fetch, host)}
 
     def _through(self, fetch: Fetch, ref: Ref, _: VirtualGateway) -> Iterator[tuple[tuple[Ref, Ref], Ref]]:
         for table in self._tables(fetch, ref):
@@ -92,21 +92,21 @@ class GatewayOutcomes:
 
     def _virtual_host(self, fetch: Fetch, ref: Ref, host: VirtualHost) -> VirtualHostStatus:
         key = HostKey(key_of(host))
-        problems = fetch.get(self._gateways.host_problems, ref) or ()
+        problems = fetch.get(self._gateways.hosts.host_problems, ref) or ()
         return statuses.virtual_host_status(
             host,
             statuses.verdict(problems, host_warnings(host.spec), self._findings(fetch, key.owner)),
             (row[0] for row, served in fetch.group(self._gateways.served_by_host, key) if served.domains),
-            self._gateways.reached_from(fetch, key),
-            self._applied(fetch, fetch.get(self._gateways.ruled_hosts, ref)),
+            self._gateways.hosts.reached_from(fetch, key),
+            self._applied(fetch, fetch.get(self._gateways.hosts.ruled_hosts, ref)),
         )
 
     def _route_table(self, fetch: Fetch, ref: Ref, table: RouteTable) -> RouteTableStatus:
         key = key_of(table)
-        problems = fetch.get(self._gateways.table_problems, ref) or ()
+        problems = fetch.get(self._gateways.hosts.table_problems, ref) or ()
         by = [
             SelectedBy(name=owner.name, namespace=owner.namespace, type=SelectorType(owner.kind.kind))
-            for found in self._gateways.leading
+            for found in self._gateways.hosts.leading
             for _, owner in fetch.group(found, ref)
         ]
         by += [
@@ -117,8 +117,8 @@ class GatewayOutcomes:
             table,
             statuses.verdict(problems, table_warnings(table.spec), self._findings(fetch, key)),
             by,
-            self._gateways.reached_from(fetch, key),
-            self._applied(fetch, fetch.get(self._gateways.ruled_tables, ref)),
+            self._gateways.hosts.reached_from(fetch, key),
+            self._applied(fetch, fetch.get(self._gateways.hosts.ruled_tables, ref)),
         )
 
     def _applied(self, fetch: Fetch, ruled: Ruled | None) -> tuple[AppliedTrafficPolicy, ...]:
@@ -139,7 +139,9 @@ class GatewayOutcomes:
         if not policy.spec.route_selector:
             return None
         routes = {
-            owner: names for found in self._gateways.routes_by_policy for (_, owner), names in fetch.group(found, ref)
+            owner: names
+            for found in self._gateways.hosts.routes_by_policy
+            for (_, owner), names in fetch.group(found, ref)
         }
         key = StatusKey(policy.KIND, ref.namespace, ref.name)
         warnings = [*policy_warnings(policy)]
