@@ -22,16 +22,16 @@ class Turn(NamedTuple):
 
 
 # Written from top to bottom, pruned from bottom to top, and pruned only after everything is written: hosts before what
-# says how to reach them, subsets and gateways before the routes that name them, allow before deny, new before old.
-# Certificates come last, and what restarts for them is known before they are.
+# says how to reach them, subsets, gateways and filters before the routes that name them, allow before deny, new before
+# old. Certificates come last, and what restarts for them is known before they are.
 OUTPUT_ORDER = (
     Turn(kinds.WORKLOAD_ENTRY),
     Turn(kinds.SERVICE_ENTRY),
     Turn(kinds.DESTINATION_RULE),
     Turn(kinds.GATEWAY),
+    Turn(kinds.ENVOY_FILTER),
     Turn(kinds.VIRTUAL_SERVICE),
     Turn(kinds.SIDECAR),
-    Turn(kinds.ENVOY_FILTER),
     Turn(kinds.WASM_PLUGIN),
     Turn(kinds.TELEMETRY),
     Turn(kinds.REQUEST_AUTHENTICATION),

@@ -592,6 +592,8 @@ class EnvoyFilterSpec(_Message, frozen=True):
 
     config_patches: tuple[ConfigPatch, ...]
     workload_selector: ProxySelector | None = None
+    priority: int = 0
+    """Those with less come first."""
 
 
 class EnvoyFilter(IstioObject, frozen=True):

@@ -19,6 +19,7 @@ from isthmus.translate.facts import ServiceFacts
 from isthmus.translate.gateways import objects
 from isthmus.translate.gateways.external import ExternalFacts, external_entry, external_facts, reach_external
 from isthmus.translate.gateways.findings import Finding, Weight
+from isthmus.translate.gateways.guards import EXTAUTH_SERVICE, RATE_LIMIT_SERVICE, Guard, in_chain
 from isthmus.translate.gateways.hosting import Hosts, chosen
 from isthmus.translate.gateways.hosts import (
     HostFacts,
@@ -35,12 +36,14 @@ from isthmus.translate.gateways.listeners import (
     listener_problems,
 )
 from isthmus.translate.gateways.objects import IngressGateway
-from isthmus.translate.gateways.routing import HostRouting, Lookup, route_connections, route_host
+from isthmus.translate.gateways.routing import Around, HostRouting, Lookup, route_connections, route_host
 from isthmus.translate.membership import Seniority
 from isthmus.translate.output import Output, OutputKey, StatusKey
 from isthmus.translate.parents import parents_annotation
+from isthmus.translate.ports import protocol_of
 from isthmus.translate.selectors import Term, selects, terms_of_rule, terms_of_service
-from isthmus.translate.traffic.filters import idle
+from isthmus.translate.traffic.fields import Field
+from isthmus.translate.traffic.filters import RouteFilter, idle
 from isthmus.translate.traffic.reach import Reach
 from isthmus.translate.traffic.routes import Reachable, Unreachable, Use
 
@@ -94,6 +97,13 @@ class Served(msgspec.Struct, frozen=True, gc=False):
     findings: tuple[Finding, ...]
 
 
+class Chained(msgspec.Struct, frozen=True, gc=False):
+    """A host at a gateway, and the filters that its routes need in the gateway's chains."""
+
+    served: Served
+    filters: tuple[RouteFilter, ...]
+
+
 class Gateways:
     """The collections of gateways that listen, for which hosts, and what they do with requests."""
 
@@ -141,6 +151,9 @@ class Gateways:
         self._selected: Index[Ref, tuple[Ref, Ref], tuple[ServiceFacts, str]] = graph.index(
             "services by virtual gateway", selected, _first_part
         )
+        self._servers: Index[tuple[str, str], Ref, ServiceFacts] = graph.index(
+            "servers that gateways ask by cluster and name", services, _asked_by_name
+        )
         self._bound: Collection[Ref, Bound] = graph.derive("selected gateways", self._listeners, self._bind)
         port_claims = graph.expand("claims on ports", self._bound, _port_claims)
         self._port_claims: Index[Place, tuple[Place, Ref], PortClaim] = graph.index(
@@ -170,7 +183,7 @@ class Gateways:
             "externals by the namespace of gateways", outside, _first_part
         )
         filtered = graph.expand("hosts with filters", self._routed, self._filtered)
-        by_gateway: Index[Ref, tuple[Ref, ServedKey], Served] = graph.index(
+        by_gateway: Index[Ref, tuple[Ref, ServedKey], Chained] = graph.index(
             "hosts with filters by gateway", filtered, _first_part
         )
         self.outputs: tuple[Collection[OutputKey, Output], ...] = (
@@ -328,7 +341,41 @@ class Gateways:
         if not listener.looks_at_hosts:
             return route_connections(listener.shares, listener.key, f"{HANDLER}.tcp.tcpHosts", lookup)
         host = self.hosts.treated(fetch, key[2])
-        return route_host(host, listener.fields, lookup) if host is not None else None
+        if host is None:
+            return None
+        around, findings = self._around(fetch, listener, served.gateway.cluster)
+        routing = route_host(host, around, lookup)
+        return msgspec.structs.replace(routing, findings=(*routing.findings, *findings))
+
+    def _around(self, fetch: Fetch, listener: ListenerFacts, cluster: str) -> tuple[Around, tuple[Finding, ...]]:
+        """What *listener* says of all routes on *cluster*, and the servers that are not there."""
+        guards: dict[Field, RouteFilter] = {}
+        refuses: list[Field] = []
+        findings: list[Finding] = []
+        for guard in listener.guards:
+            server = self._server(fetch, guard, cluster)
+            if server is not None:
+                spoken = "HTTP" if guard.http else "GRPC"
+                port = next((port for port in server.ports if protocol_of(port) == spoken), server.ports[0])
+                guards[guard.field] = in_chain(guard, self._reached.fqdn(fetch, server.service), port.port)
+                continue
+            path = f"{HANDLER}.http.routeOptions.{guard.field.value}"
+            name = ".".join(filter(None, (guard.service.name, guard.service.namespace)))
+            what = "requests that it should be asked about are refused" if guard.closed else "nobody is asked"
+            findings.append(
+                Finding(listener.key, Weight.LATER, f"{path}: no Service {name} on cluster {cluster}, so {what}")
+            )
+            refuses += [guard.field] if guard.closed else []
+        return Around(listener.fields, guards, refuses), tuple(findings)
+
+    def _server(self, fetch: Fetch, guard: Guard, cluster: str) -> ServiceFacts | None:
+        """The service of *guard* on *cluster*; of several in any namespace the first by name."""
+        named = guard.service
+        if named.namespace:
+            found = fetch.group(self._services_by_identity, Ref(cluster, named.namespace, named.name))
+        else:
+            found = fetch.group(self._servers, (cluster, named.name))
+        return next((service for _, service in found if service.ports), None)
 
     def listens(self, fetch: Fetch, ref: Ref, gateway: IngressGateway) -> bool:
         """Whether there is an object that has *gateway* listen for VirtualGateway *ref*."""
@@ -363,25 +410,31 @@ class Gateways:
                 for name, domains in zip(names, objects.apart(served.domains), strict=False)
             ]
             if routing.filtered:
-                filters = objects.routes_filter(made[0].metadata.name, gateway, routing.filtered, annotations)
+                filters = objects.routes_filter(host.name, gateway, routing.filtered, annotations)
                 yield OutputKey(gateway.cluster, filters.key), Output(filters, whose, gateway.service.ref)
         for each in made:
             yield OutputKey(gateway.cluster, each.key), Output(each, whose, gateway.service.ref)
 
     def _filtered(
         self, fetch: Fetch, key: ServedKey, routing: HostRouting
-    ) -> Iterator[tuple[tuple[Ref, ServedKey], Served]]:
+    ) -> Iterator[tuple[tuple[Ref, ServedKey], Chained]]:
         served = fetch.get(self._served, key)
-        if served is not None and routing.filtered:
-            yield (key[1], key), served
+        if served is None or not routing.filtered:
+            return
+        named = {each.filter for _, said in routing.filtered for each in said}
+        around, _ = self._around(fetch, served.listener, served.gateway.cluster)
+        filters = (idle(), *around.guards.values())
+        yield (key[1], key), Chained(served, tuple(each for each in filters if each.filter in named))
 
     def _write_chain(
-        self, _: Fetch, gateway: Ref, rows: tuple[tuple[tuple[Ref, ServedKey], Served], ...]
+        self, _: Fetch, gateway: Ref, rows: tuple[tuple[tuple[Ref, ServedKey], Chained], ...]
     ) -> Iterator[tuple[OutputKey, Output]]:
-        whose = tuple(sorted({owner for (_, key), served in rows for owner in (served.listener.key, key[2].owner)}))
-        at = rows[0][1].gateway
-        made = objects.chain_filter(at, (idle(),), parents_annotation(whose))
-        yield OutputKey(at.cluster, made.key), Output(made, whose, gateway)
+        owners = {owner for (_, key), found in rows for owner in (found.served.listener.key, key[2].owner)}
+        whose, at = tuple(sorted(owners)), rows[0][1].served.gateway
+        filters = {each.filter: each for _, found in rows for each in found.filters}
+        for each in filters.values():
+            made = objects.chain_filter(at, each, parents_annotation(whose))
+            yield OutputKey(at.cluster, made.key), Output(made, whose, gateway)
 
     def _uses(self, fetch: Fetch, key: ServedKey, routing: HostRouting) -> Iterator[tuple[tuple[Any, str, Use], Use]]:
         served = fetch.get(self._served, key)
@@ -405,6 +458,11 @@ class Gateways:
             whose = tuple(sorted({key[2].owner for _, key in rows}))
             made = external_entry(facts, namespace, parents_annotation(whose))
             yield OutputKey(cluster, made.key), Output(made, whose, rows[0][1][1])
+
+
+def _asked_by_name(_: Ref, service: ServiceFacts) -> Iterable[tuple[str, str]]:
+    where = service.service
+    return ((where.cluster, where.name),) if where.name in (EXTAUTH_SERVICE, RATE_LIMIT_SERVICE) else ()
 
 
 def _first_part(key: tuple[Any, ...], _: object) -> tuple[Any]:

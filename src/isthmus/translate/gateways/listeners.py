@@ -31,6 +31,7 @@ from isthmus.istio import objects as istio
 from isthmus.model.problem import Problem
 from isthmus.model.ref import Ref
 from isthmus.translate.federation.gateways import DEFAULT_PORT_NAME
+from isthmus.translate.gateways.guards import Guard, guard_problems, guards_of
 from isthmus.translate.gateways.hosts import (
     HostFacts,
     HostKey,
@@ -91,6 +92,8 @@ class ListenerFacts(msgspec.Struct, frozen=True, gc=False):
     """Where connections go that are passed on; none if their SNI says."""
     fields: dict[Field, Value]
     """What counts for routes of which nothing else is said."""
+    guards: tuple[Guard, ...]
+    """Servers that are asked about requests."""
 
     @property
     def ref(self) -> Ref:
@@ -125,6 +128,7 @@ def listener_facts(gateway: VirtualGateway) -> ListenerFacts:
         selectors=tuple(each.virtual_host_selector for each in http.route_config if each.virtual_host_selector),
         shares=_shares(handler.tcp) if handler.tcp else (),
         fields=fields_of_route(_options_of(http)),
+        guards=guards_of(http.route_options) if http.route_options is not None else (),
     )
 
 
@@ -296,6 +300,8 @@ def _http_problems(handler: HttpHandler) -> Iterator[Problem]:
     said = _options_of(handler)
     if said is not None:
         yield from policy_problems(said, f"{HANDLER}.http.routeOptions")
+    if handler.route_options is not None:
+        yield from guard_problems(handler.route_options, f"{HANDLER}.http.routeOptions")
     if not handler.route_config:
         yield Problem(ROUTES, "MissingField", "is empty: select VirtualHosts, or write one inline")
     for i, each in enumerate(handler.route_config):
@@ -363,13 +369,6 @@ def listener_warnings(spec: VirtualGatewaySpec) -> Iterator[str]:
                 if value:
                     yield f"{HANDLER}.connectionOptions.{name} has no effect yet"
         if handler.http is not None:
-            said = handler.http.route_options
-            for name, option in (
-                ("rateLimit", said and said.rate_limit),
-                ("extauth", said and said.extauth),
-            ):
-                if option is not None:
-                    yield f"{HANDLER}.http.routeOptions.{name} has no effect yet"
             for i, each in enumerate(handler.http.route_config):
                 if each.virtual_host is not None:
                     yield from host_warnings(each.virtual_host, f"{ROUTES}[{i}].virtualHost")

@@ -6,7 +6,7 @@ Source of the layout: reference, VirtualGateway behaviour.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import count
 
 import msgspec
@@ -19,9 +19,10 @@ from isthmus.translate.facts import ServiceFacts
 from isthmus.translate.federation.objects import metadata
 from isthmus.translate.gateways.listeners import ANY_NAME, ListenerFacts, Speech
 from isthmus.translate.output import StatusKey
-from isthmus.translate.traffic.filters import RouteFilter, insertion, on_route
+from isthmus.translate.traffic.filters import RouteFilter, base_of, insertion, on_route
 
 CONTEXT = "GATEWAY"
+CHAIN = ("csrf", "ext_authz", "ratelimit")
 _DIGITS = 8  # of a digest, in hex: few enough to read, and objects of one name are rare
 
 
@@ -116,28 +117,44 @@ def connections_object(
 
 
 def routes_filter(
-    name: str, gateway: IngressGateway, filtered: Iterable[tuple[str, RouteFilter]], annotations: dict[str, str]
+    host: str,
+    gateway: IngressGateway,
+    filtered: Sequence[tuple[str, tuple[RouteFilter, ...]]],
+    annotations: dict[str, str],
 ) -> istio.EnvoyFilter:
-    """The EnvoyFilter called *name*, which tells the pods of *gateway* what filters do on routes."""
-    patches = tuple(on_route(CONTEXT, route, said) for route, said in filtered)
+    """Tells the pods of *gateway* what filters do on routes of *host*.
+
+    Named after the routes, which are named after what is said: so what is new is there before routes need it, and what
+    is old until none does.
+    """
+    name = object_name(host, *(route for route, _ in filtered), gateway.where.name)
+    patches = tuple(on_route(CONTEXT, route, *said) for route, said in filtered)
     return _envoy_filter(name, gateway, patches, annotations)
 
 
-def chain_filter(
-    gateway: IngressGateway, filters: Iterable[RouteFilter], annotations: dict[str, str]
-) -> istio.EnvoyFilter:
-    """The EnvoyFilter that puts *filters*, each idle by itself, into the chains of *gateway*'s pods."""
-    patches = tuple(insertion(CONTEXT, each) for each in filters)
-    return _envoy_filter(object_name("filters", gateway.where.name), gateway, patches, annotations)
+def chain_filter(gateway: IngressGateway, said: RouteFilter, annotations: dict[str, str]) -> istio.EnvoyFilter:
+    """Puts *said*, which does nothing by itself, into the chains of *gateway*'s pods, in the order of `CHAIN`."""
+    name, patches = (
+        object_name(base_of(said), said.filter, gateway.where.name),
+        (insertion(CONTEXT, said, disabled=True),),
+    )
+    return _envoy_filter(name, gateway, patches, annotations, priority=CHAIN.index(base_of(said)))
 
 
 def _envoy_filter(
-    name: str, gateway: IngressGateway, patches: tuple[istio.ConfigPatch, ...], annotations: dict[str, str]
+    name: str,
+    gateway: IngressGateway,
+    patches: tuple[istio.ConfigPatch, ...],
+    annotations: dict[str, str],
+    *,
+    priority: int = 0,
 ) -> istio.EnvoyFilter:
     return istio.EnvoyFilter(
         metadata=metadata(name, gateway.where.namespace, annotations),
         spec=istio.EnvoyFilterSpec(
-            workload_selector=istio.ProxySelector(labels=gateway.service.selector), config_patches=patches
+            workload_selector=istio.ProxySelector(labels=gateway.service.selector),
+            config_patches=patches,
+            priority=priority,
         ),
     )
 

@@ -18,6 +18,7 @@ from isthmus.model.problem import Problem
 from isthmus.model.ref import Ref
 from isthmus.translate.federation.objects import Pairs
 from isthmus.translate.gateways.selection import selector_problems
+from isthmus.translate.traffic.asking import extauth, rate_limits
 from isthmus.translate.traffic.conditions import ANY_REQUEST, Request, request_of
 from isthmus.translate.traffic.fields import (
     Field,
@@ -102,7 +103,12 @@ def route_facts(route: Route, path: str, number: int) -> RouteFacts:
 
 def fields_of_route(options: Policy | None) -> dict[Field, Value]:
     """What *options* set for the requests of a route."""
-    return {field: value for field, value in fields_of(options).items() if field not in NOT_OF_ROUTES}
+    of_routes = {field: value for field, value in fields_of(options).items() if field not in NOT_OF_ROUTES}
+    if options is not None and options.extauth is not None:
+        of_routes[Field.EXTAUTH] = extauth(options.extauth)
+    if options is not None and options.rate_limit is not None:
+        of_routes[Field.RATE_LIMIT] = rate_limits(options.rate_limit)
+    return of_routes
 
 
 def _action(route: Route) -> Forward | Delegate | Answer:
@@ -242,6 +248,5 @@ def options_warnings(options: Policy, path: str) -> Iterator[str]:
     for field in fields_of(options):
         if field in NOT_OF_ROUTES:
             yield f"{path}.{field.value} has no effect on routes of gateways: it is about destinations"
-    for name, value in (("rateLimit", options.rate_limit), ("extauth", options.extauth)):
-        if value is not None:
-            yield f"{path}.{name} has no effect on routes of gateways yet"
+    if options.rate_limit is not None and options.rate_limit.ratelimit_server_config_selector is not None:
+        yield f"{path}.rateLimit.ratelimitServerConfigSelector has no effect: the rate limit server has its own limits"

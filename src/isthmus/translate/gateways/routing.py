@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from math import gcd
 
 import msgspec
@@ -15,10 +15,14 @@ from isthmus.translate.gateways.findings import Finding, Weight
 from isthmus.translate.gateways.policies import Treated, TreatedHost
 from isthmus.translate.gateways.routes import Forward, Share
 from isthmus.translate.output import StatusKey
+from isthmus.translate.traffic.asking import ASKED, is_free
 from isthmus.translate.traffic.conditions import ANY_SENDER, Condition, Request
 from isthmus.translate.traffic.fields import Copies, Field, Value
 from isthmus.translate.traffic.filters import RouteFilter, route_name
 from isthmus.translate.traffic.routes import Reachable, Unreachable, Use, with_fields
+
+REFUSED = istio.DirectResponse(status=403)
+"""What requests get that a server should be asked about which is not there."""
 
 UNREACHABLE = istio.DirectResponse(status=503)
 """What requests get that no destination can be given to: without it they would fall to a more general route."""
@@ -35,6 +39,17 @@ class Lookup(msgspec.Struct, frozen=True):
     has_pods: Callable[[Use], bool]
 
 
+class Around(msgspec.Struct, frozen=True):
+    """What a VirtualGateway says of all its routes."""
+
+    defaults: Mapping[Field, Value] = {}
+    """What counts for routes of which nothing else is said."""
+    guards: Mapping[Field, RouteFilter] = {}
+    """The filters in the chain that ask servers."""
+    refuses: Collection[Field] = ()
+    """Servers that are to be asked, are not there, and without which requests are refused."""
+
+
 class HostRouting(msgspec.Struct, frozen=True, gc=False):
     """The routes of a host on a cluster, or of connections that are not looked into, and what they ask of others."""
 
@@ -44,15 +59,15 @@ class HostRouting(msgspec.Struct, frozen=True, gc=False):
     """Subsets that routes name, sorted."""
     externals: tuple[Ref, ...]
     """Destinations outside any mesh that routes go to, sorted."""
-    filtered: tuple[tuple[str, RouteFilter], ...]
-    """Names of routes, and what a filter is told about each; sorted by name."""
+    filtered: tuple[tuple[str, tuple[RouteFilter, ...]], ...]
+    """Names of routes, and what filters are told about each; sorted by name."""
     findings: tuple[Finding, ...]
 
 
-def route_host(host: TreatedHost, defaults: Mapping[Field, Value], lookup: Lookup) -> HostRouting:
-    """The routes of *host* where *lookup* looks; *defaults* count where nothing else is said."""
+def route_host(host: TreatedHost, around: Around, lookup: Lookup) -> HostRouting:
+    """The routes of *host* where *lookup* looks, with what is *around* them."""
     router = _Router(lookup)
-    return router.result(http=tuple(router.route(each, defaults) for each in host.routes))
+    return router.result(http=tuple(router.route(each, around) for each in host.routes))
 
 
 def route_connections(shares: Sequence[Share], owner: StatusKey, path: str, lookup: Lookup) -> HostRouting:
@@ -69,7 +84,7 @@ class _Router:
         self._uses: set[Use] = set()
         self._externals: set[Ref] = set()
         self._findings: dict[Finding, None] = {}
-        self._filtered: dict[str, RouteFilter] = {}
+        self._filtered: dict[str, tuple[RouteFilter, ...]] = {}
 
     def result(
         self, http: tuple[istio.HttpRoute, ...] = (), connections: tuple[istio.WeightedRoute, ...] = ()
@@ -79,12 +94,15 @@ class _Router:
         filtered = tuple((name, self._filtered[name]) for name in sorted(self._filtered))
         return HostRouting(http, connections, uses, externals, filtered, tuple(self._findings))
 
-    def route(self, treated: Treated, defaults: Mapping[Field, Value]) -> istio.HttpRoute:
-        """The route of *treated*, of which *defaults* count where nothing else is said."""
+    def route(self, treated: Treated, around: Around) -> istio.HttpRoute:
+        """The route of *treated*, with what is *around* it."""
         leaf, action = treated.leaf, treated.leaf.action
-        values = {**defaults, **{field: said.value for field, said in treated.said.items()}}
-        made = istio.HttpRoute(name=self._name(leaf, values.get(Field.CSRF)), match=_matches(leaf.requests))
-        if isinstance(action, Forward):
+        values = {**around.defaults, **{field: said.value for field, said in treated.said.items()}}
+        filters = tuple(_filters(values, around))
+        made = istio.HttpRoute(name=self._name(leaf, filters), match=_matches(leaf.requests))
+        if _is_refused(values, around):
+            made = msgspec.structs.replace(made, direct_response=REFUSED)
+        elif isinstance(action, Forward):
             shares = self.destinations(action.shares, leaf.owner, f"{leaf.path}.routeAction.destinations")
             if shares:
                 rewrite = istio.HttpRewrite(uri=action.rewrite) if action.rewrite else None
@@ -97,11 +115,11 @@ class _Router:
             made = msgspec.structs.replace(made, direct_response=action)
         return with_fields(made, {field: value for field, value in values.items() if field in _OF_ANSWERS})
 
-    def _name(self, leaf: Leaf, said: Value | None) -> str:
-        """The route's name; one that a filter is told about says what, since an EnvoyFilter finds it by that alone."""
-        if not isinstance(said, RouteFilter):
+    def _name(self, leaf: Leaf, said: tuple[RouteFilter, ...]) -> str:
+        """The route's name; one that filters are told about says what, since an EnvoyFilter finds it by that alone."""
+        if not said:
             return leaf.name
-        name = f"{leaf.name}.{route_name(said)}"
+        name = f"{leaf.name}.{route_name(*said)}"
         self._filtered[name] = said
         return name
 
@@ -164,6 +182,26 @@ class _Router:
             return istio.RouteTarget(host=found.host, port=istio.PortSelector(number=port or numbers[0]))
         self._findings[Finding(owner, Weight.ERROR, text)] = None
         return None
+
+
+def _filters(values: Mapping[Field, Value], around: Around) -> Iterator[RouteFilter]:
+    """What filters are told about a route of which *values* are said."""
+    csrf = values.get(Field.CSRF)
+    if isinstance(csrf, RouteFilter):
+        yield csrf
+    asked = values.get(Field.EXTAUTH, ASKED)
+    if Field.EXTAUTH in around.guards and isinstance(asked, RouteFilter) and not is_free(asked):
+        yield msgspec.structs.replace(asked, filter=around.guards[Field.EXTAUTH].filter)
+    limits = values.get(Field.RATE_LIMIT)
+    if Field.RATE_LIMIT in around.guards and isinstance(limits, RouteFilter):
+        yield msgspec.structs.replace(limits, filter=around.guards[Field.RATE_LIMIT].filter)
+
+
+def _is_refused(values: Mapping[Field, Value], around: Around) -> bool:
+    """Whether requests cannot be let pass, since a server that should be asked is not there."""
+    asked = values.get(Field.EXTAUTH, ASKED)
+    unasked = Field.EXTAUTH in around.refuses and isinstance(asked, RouteFilter) and not is_free(asked)
+    return unasked or (Field.RATE_LIMIT in around.refuses and Field.RATE_LIMIT in values)
 
 
 def proportions(weights: Sequence[int]) -> list[int]:

@@ -28,6 +28,7 @@ from isthmus.istio import objects as istio
 from isthmus.model.problem import Problem
 from isthmus.model.ref import Ref
 from isthmus.translate.federation.objects import Pairs
+from isthmus.translate.traffic.asking import rate_limit_problems, regexes_of
 from isthmus.translate.traffic.filters import RouteFilter, csrf, csrf_problems
 
 POLICY = "spec.policy"
@@ -60,6 +61,8 @@ class Field(Enum):
     MIRROR = "mirror"
     HEADERS = "headerManipulation"
     CSRF = "csrf"
+    RATE_LIMIT = "rateLimit"
+    EXTAUTH = "extauth"
     OUTLIERS = "outlierDetection"
     TLS = "mtls"
 
@@ -154,6 +157,10 @@ def policy_problems(policy: Policy, path: str) -> Iterator[Problem]:
         for i, origin in enumerate(policy.csrf.additional_origins):
             if origin.regex:
                 yield from _regex_problems(origin.regex, f"{path}.csrf.additionalOrigins[{i}].regex")
+    if policy.rate_limit is not None:
+        yield from rate_limit_problems(policy.rate_limit, f"{path}.rateLimit")
+        for at, regex in regexes_of(policy.rate_limit, f"{path}.rateLimit"):
+            yield from _regex_problems(regex, at)
     if policy.outlier_detection is not None:
         yield from outlier_problems(policy.outlier_detection, f"{path}.outlierDetection")
 
@@ -414,7 +421,7 @@ def _header_problems(headers: HeaderManipulation, path: str) -> Iterator[Problem
         (response, headers.remove_response_headers, False),
     ):
         for name, value in added.items():
-            yield from _name_problems(name, f"{path}.{append}[{name!r}]", may_be_host=may_set_host)
+            yield from name_problems(name, f"{path}.{append}[{name!r}]", may_be_host=may_set_host)
             if not _VALUE.fullmatch(value):
                 message = "holds control characters, which HTTP forbids in a header"
                 yield Problem(f"{path}.{append}[{name!r}]", "InvalidValue", message)
@@ -422,10 +429,11 @@ def _header_problems(headers: HeaderManipulation, path: str) -> Iterator[Problem
                 message = f"{value!r}: Envoy reads %…% as a variable; write %% for a per cent sign"
                 yield Problem(f"{path}.{append}[{name!r}]", "InvalidValue", message)
         for i, name in enumerate(removed):
-            yield from _name_problems(name, f"{path}.{remove}[{i}]", may_be_host=False)
+            yield from name_problems(name, f"{path}.{remove}[{i}]", may_be_host=False)
 
 
-def _name_problems(name: str, path: str, *, may_be_host: bool) -> Iterator[Problem]:
+def name_problems(name: str, path: str, *, may_be_host: bool) -> Iterator[Problem]:
+    """What is wrong with *name*, which is at field path *path*, as that of a header."""
     if not may_be_host and name.lower() == "host":
         yield Problem(path, "InvalidName", "the host header can be neither removed nor added to a response")
     elif not _TOKEN.fullmatch(name):

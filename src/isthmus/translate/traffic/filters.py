@@ -35,13 +35,19 @@ class RouteFilter(msgspec.Struct, frozen=True, gc=False):
     config: dict[str, Any]
 
 
-def route_name(said: RouteFilter) -> str:
+def route_name(*said: RouteFilter) -> str:
     """A name for routes of which *said* is said, the same wherever it is."""
-    return f"{said.filter.rpartition('.')[2]}-{sha256(_ENCODE(said)).hexdigest()[:16]}"
+    return f"{base_of(said[0])}-{sha256(_ENCODE(said)).hexdigest()[:16]}"
 
 
-def insertion(context: str, said: RouteFilter) -> istio.ConfigPatch:
-    """Puts a filter before the router of every HTTP chain of *context*."""
+def base_of(said: RouteFilter) -> str:
+    """What kind of filter it is, such as ``csrf``, whatever else is in its name."""
+    return said.filter.split(".")[3]
+
+
+def insertion(context: str, said: RouteFilter, *, disabled: bool = False) -> istio.ConfigPatch:
+    """Puts a filter before the router of every HTTP chain of *context*; *disabled* where no route enables it."""
+    value: dict[str, Any] = {"name": said.filter, "typed_config": said.config}
     return istio.ConfigPatch(
         apply_to="HTTP_FILTER",
         match=istio.ConfigMatch(
@@ -52,12 +58,13 @@ def insertion(context: str, said: RouteFilter) -> istio.ConfigPatch:
                 )
             ),
         ),
-        patch=istio.Patch(operation="INSERT_BEFORE", value={"name": said.filter, "typed_config": said.config}),
+        patch=istio.Patch(operation="INSERT_BEFORE", value={**value, "disabled": True} if disabled else value),
     )
 
 
-def on_route(context: str, name: str, said: RouteFilter) -> istio.ConfigPatch:
+def on_route(context: str, name: str, *said: RouteFilter) -> istio.ConfigPatch:
     """Says *said* of the routes called *name*."""
+    configs = {each.filter: each.config for each in said}
     return istio.ConfigPatch(
         apply_to="HTTP_ROUTE",
         match=istio.ConfigMatch(
@@ -66,7 +73,7 @@ def on_route(context: str, name: str, said: RouteFilter) -> istio.ConfigPatch:
                 vhost=istio.VirtualHostMatch(route=istio.RouteMatch(name=name))
             ),
         ),
-        patch=istio.Patch(operation="MERGE", value={"typed_per_filter_config": {said.filter: said.config}}),
+        patch=istio.Patch(operation="MERGE", value={"typed_per_filter_config": configs}),
     )
 
 
