@@ -8,6 +8,7 @@ import msgspec
 
 from isthmus.api.access_policy import AccessPolicy
 from isthmus.api.common import ApprovalState, ApprovalStatus
+from isthmus.api.discovery import ServiceType
 from isthmus.api.virtual_mesh import GlobalAccessPolicy, VirtualMesh
 from isthmus.flow import Collection, Fetch, Graph, Index
 from isthmus.istio import objects as istio
@@ -22,7 +23,8 @@ from isthmus.translate.federation.objects import metadata
 from isthmus.translate.membership import Membership
 from isthmus.translate.output import Output, OutputKey
 from isthmus.translate.parents import parents, parents_annotation
-from isthmus.translate.selectors import Rule, rules_of, selects, terms_of_rule, terms_of_service
+from isthmus.translate.selection import Selection
+from isthmus.translate.selectors import rules_of
 
 DENY_ALL = "global-access-control"
 FAULTY = "the policy has a fault of its own, see status.errors, and allows nobody here"
@@ -33,13 +35,6 @@ Gateways of Kubernetes, https://istio.io/latest/docs/tasks/traffic-management/in
 """
 OPEN_GATEWAY = "gateways are reachable for everybody while the virtual mesh denies by default: changes nothing there"
 CLOSED_GATEWAY = "who comes from outside or another cluster has no identity at a gateway, and is refused there"
-
-
-class AccessRule(msgspec.Struct, frozen=True, gc=False):
-    """One alternative of a policy's destination selectors."""
-
-    policy: Ref
-    rule: Rule
 
 
 class Applied(msgspec.Struct, frozen=True, gc=False):
@@ -85,14 +80,14 @@ class Access:
         self.facts: Collection[Ref, AccessFacts] = graph.map(
             "access policies", policies, lambda _, policy: access_facts(policy)
         )
-        rules = graph.expand("access policy rules", policies, _rules)
-        self._rules_by_term = graph.index(
-            "access policy rules by term", rules, lambda _, rule: terms_of_rule(rule.rule)
+        self._selection = Selection(
+            graph,
+            "access policy",
+            policies,
+            lambda policy: rules_of(policy.spec.destination_selector),
+            services_by_identity,
         )
-        missing = graph.derive("access policy references to no service", rules, self._missing)
-        self.missing: Index[Ref, tuple[Ref, str], Ref] = graph.index(
-            "access policy references to no service by policy", missing, lambda key, _: (key[0],)
-        )
+        self.missing = self._selection.missing
         self._modes: Collection[Ref, GlobalAccessPolicy] = graph.map(
             "global access policies", virtual_meshes, lambda _, each: each.spec.global_access_policy
         )
@@ -117,10 +112,6 @@ class Access:
             graph.expand("global access control", meshes, self._deny),
         )
 
-    def _missing(self, fetch: Fetch, _: object, rule: AccessRule) -> Ref | None:
-        named = rule.rule
-        return named if isinstance(named, Ref) and not fetch.group(self._services_by_identity, named) else None
-
     def _callers_of(self, fetch: Fetch, ref: Ref, mesh: MeshFacts) -> dict[str, tuple[str, ...]]:
         """Trust domains, by cluster, of the meshes whose workloads can call those of *mesh*.
 
@@ -140,13 +131,7 @@ class Access:
         return found
 
     def _apply(self, fetch: Fetch, _: Ref, service: ServiceFacts) -> Applied | None:
-        chosen = {
-            rule.policy
-            for term in terms_of_service(service)
-            for _, rule in fetch.group(self._rules_by_term, term)
-            if selects(rule.rule, service)
-        }
-        facts = (fetch.get(self.facts, policy) for policy in sorted(chosen))
+        facts = (fetch.get(self.facts, policy) for policy in self._selection.of(fetch, service))
         policies = sorted((each for each in facts if each is not None), key=lambda each: each.seniority)
         return Applied(service, tuple(policies)) if policies else None
 
@@ -176,9 +161,7 @@ class Access:
     def _gateway_warnings(self, fetch: Fetch, applied: Applied) -> Iterator[tuple[Ref, str]]:
         """What policies come to on a gateway, before which others end than the callers that they name."""
         service = applied.service
-        mesh_gateways = fetch.get(self._federation.gateways, service.mesh)
-        applied_gateways = {each.destination for each in (mesh_gateways.gateways if mesh_gateways else ())}
-        if not is_gateway(service) and service.ref not in applied_gateways:
+        if not is_gateway(service) and not self._is_east_west(fetch, service):
             return
         denies = self._denies(fetch, service.mesh) is not None
         for policy in applied.policies:
@@ -186,6 +169,13 @@ class Access:
                 yield policy.ref, OPEN_GATEWAY
             elif not any(callers.anybody for callers in policy.callers):
                 yield policy.ref, CLOSED_GATEWAY
+
+    def _is_east_west(self, fetch: Fetch, service: ServiceFacts) -> bool:
+        """Whether other clusters reach the mesh of *service* by it."""
+        if service.type is ServiceType.CLUSTER_IP:  # nobody outside reaches it: most services need not ask
+            return False
+        found = fetch.get(self._federation.gateways, service.mesh)
+        return found is not None and any(each.destination == service.ref for each in found.gateways)
 
     def _denies(self, fetch: Fetch, mesh: Ref) -> Ref | None:
         """The virtual mesh that allows in *mesh* only what policies allow, None if there is none."""
@@ -238,11 +228,6 @@ def _name_of_part(service: str, number: int) -> str:
 def _gateways(_: Fetch, ref: Ref, service: ServiceFacts) -> Iterable[tuple[Ref, ServiceFacts]]:
     if is_gateway(service):
         yield ref, service
-
-
-def _rules(_: Fetch, ref: Ref, policy: AccessPolicy) -> Iterable[tuple[tuple[Ref, str], AccessRule]]:
-    for i, rule in enumerate(rules_of(policy.spec.destination_selector)):
-        yield (ref, rule.key if isinstance(rule, Ref) else f"{i}"), AccessRule(ref, rule)
 
 
 def _authorization_policies(_: Fetch, ref: Ref, guarded: Guarded) -> Iterable[tuple[OutputKey, Output]]:
