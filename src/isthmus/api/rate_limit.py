@@ -144,7 +144,7 @@ class RateLimitActions(ApiStruct, frozen=True):
     actions: tuple[RateLimitAction, ...] = ()
     """Descriptors in the order in which the server's descriptors are nested."""
     set_actions: tuple[RateLimitAction, ...] = ()
-    """Descriptors whose order does not matter."""
+    """Descriptors whose order does not matter; not implemented."""
 
 
 class RawRateLimits(ApiStruct, frozen=True):
@@ -160,8 +160,8 @@ class RouteRateLimit(OneofStruct, frozen=True):
     ONEOFS: ClassVar[tuple[tuple[str, ...], ...]] = (("raw", "ratelimit_client_config_ref"),)
 
     ratelimit_server_config_selector: ObjectSelector | None = None
-    """The RateLimitServerConfigs that hold the limits."""
+    """The RateLimitServerConfigs that hold the limits; no effect, the rate limit server has its own."""
     raw: RawRateLimits | None = None
     """The descriptors themselves."""
     ratelimit_client_config_ref: ObjectRef | None = None
-    """A RateLimitClientConfig that holds the descriptors."""
+    """A RateLimitClientConfig that holds the descriptors; not implemented."""

@@ -127,7 +127,7 @@ class RouteExtauth(OneofStruct, frozen=True):
     disable: bool | None = None
     """Whether requests are not authorised although the gateway says so."""
     config_ref: ObjectRef | None = None
-    """The AuthConfig that applies."""
+    """The AuthConfig that applies; the auth server is sent ``<namespace>.<name>`` as ``config_id``."""
     custom_auth: CustomAuth | None = None
     """Settings for an auth server of the user's own."""
 

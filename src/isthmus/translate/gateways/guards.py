@@ -22,24 +22,11 @@ from isthmus.translate.traffic.asking import EXTAUTH, RATE_LIMIT, TYPE
 from isthmus.translate.traffic.fields import Field, name_problems, policy_problems
 from isthmus.translate.traffic.filters import RouteFilter
 
-STATUSES = frozenset(
-    (
-        *range(200, 209),
-        226,
-        *range(300, 306),
-        307,
-        308,
-        *range(400, 418),
-        *range(421, 425),
-        426,
-        428,
-        429,
-        431,
-        *range(500, 509),
-        510,
-        511,
-    )
-)  # Source: Envoy's API, type.v3.StatusCode.
+STATUSES = frozenset((
+    *range(200, 209), 226, *range(300, 306), 307, 308, *range(400, 418), *range(421, 425), 426, 428, 429, 431,
+    *range(500, 509), 510, 511,
+))  # fmt: skip
+"""Source: Envoy's API, type.v3.StatusCode."""
 EXTAUTH_SERVICE, RATE_LIMIT_SERVICE = "ext-auth-service", "rate-limiter"
 RATE_LIMIT_DOMAIN = "solo.io"  # of what the older product's rate limiter serves
 _ENCODE = msgspec.json.Encoder(order="deterministic").encode
