@@ -38,6 +38,7 @@ Own = dict[str, dict[tuple[str, str], Manifest]]
 
 CLUSTER_ANNOTATION = "cluster.multicluster.solo.io/name"
 READ: tuple[type[Resource], ...] = (Mesh, Workload, Destination, VirtualMesh, AccessPolicy)
+CHANGED = ("AccessPolicy", "VirtualMesh", "AuthorizationPolicy", "Mesh", "Destination")
 YOUNGEST = "9999-12-31T23:59:59Z"  # a new object is younger than all that there are
 
 
@@ -207,10 +208,10 @@ def _refuse_strangers(documents: Sequence[Document]) -> None:
     """A change that would be left out would look like one that opens nothing."""
     for document in documents:
         kind = document.manifest.get("kind")
-        if kind not in (*(read.KIND.kind for read in READ), AUTHORIZATION_POLICY.kind):
+        if kind not in CHANGED:
             raise Failure(
-                f"{document.source}: {kind} has no part in who may call whom",
-                "name files with AccessPolicies, VirtualMeshes, AuthorizationPolicies or discovered objects only",
+                f"{document.source}: {kind} is none of the kinds whose change is shown on paper",
+                f"name files that hold only {', '.join(CHANGED)}",
             )
 
 

@@ -221,7 +221,7 @@ def test_a_comparison_of_some_destinations_says_what_one_of_all_would(tmp_path: 
     [
         (("--diff",), 2, "needs a change"),
         (("--diff", *CHANGE, "-o", "svg"), 2, "svg draws a whole matrix"),
-        (("--diff", "-f", str(CASES / "cli/walkthrough/in.yaml")), 1, "KubernetesCluster has no part in who may call"),
+        (("--diff", "-f", str(CASES / "cli/walkthrough/in.yaml")), 1, "KubernetesCluster is none of the kinds"),
     ],
 )
 def test_a_comparison_that_cannot_be_made(words: tuple[str, ...], code: int, message: str) -> None:

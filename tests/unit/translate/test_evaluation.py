@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isthmus.translate.access.evaluation import (
+    ANY,
     Answer,
     Call,
     Callers,
@@ -421,3 +422,13 @@ def test_there_are_few_representatives() -> None:
     found = set(representatives(patterns, "?", "/"))
 
     assert found == {"/a/b", "/?", "/?.txt", "/a?", "/a?.txt", "/a/b?", "/a/b?.txt"}
+
+
+def test_of_a_template_only_what_is_between_its_ends_is_open() -> None:
+    allow = policy(rules=[rule(operation={"paths": ["/a/{*}/b"]})])
+
+    answers = {path: decide(allow, path=path).answer for path in representatives(["/a/{*}/b", "/c*"], ANY, "/")}
+
+    assert answers == {f"{head}{ANY}{tail}": NO for head in ("/", "/a/", "/c") for tail in ("", "/b")} | {
+        f"/a/{ANY}/b": DEPENDS
+    }

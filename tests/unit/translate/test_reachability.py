@@ -214,6 +214,17 @@ def test_a_workload_can_be_called_by_its_own_name() -> None:
     assert reachability.can(named("a@cluster1"), named("b-v2@cluster2"), Request(method="PUT")).answer is Reach.NO
 
 
+def test_a_service_without_workloads_is_judged_by_its_selector_and_says_so() -> None:
+    orphan = service("cluster1", "d", ports=(HTTP,))
+
+    verdict = Reachability(fleet(everything(access("p", ("d",), "a"), orphan))).can(
+        named("a@cluster1"), named("d@cluster1")
+    )
+
+    assert verdict.answer is Reach.YES
+    assert "no workload is known behind the service" in verdict.reason
+
+
 def test_a_name_that_nobody_has_is_not_found() -> None:
     reachability = Reachability(fleet(everything()))
 
@@ -318,19 +329,18 @@ WITH_TOKENS = st.fixed_dictionaries(
     {}, optional={"principals": PRINCIPALS, "requestPrincipals": TOKENS, "notRequestPrincipals": TOKENS}
 )
 METHODS = some("GET", "POST", "P*", "*T", "*")
-PATHS = some("/a", "/a*", "/a/b", "*b", "*", "/{*}", "/a/{**}")
+PATHS = some("/a", "/a*", "/a/b", "*b", "*")
+TEMPLATES = some("/a*", "/{*}", "/a/{**}", "/a/{*}/b")
 PORTS = some("8080", "9090", "80")
-OPERATIONS = st.fixed_dictionaries(
-    {},
-    optional={
-        "methods": METHODS,
-        "notMethods": METHODS,
-        "paths": PATHS,
-        "notPaths": PATHS,
-        "ports": PORTS,
-        "notPorts": PORTS,
-    },
-)
+
+
+def operations(paths: st.SearchStrategy[list[str]]) -> st.SearchStrategy[dict[str, Any]]:
+    """Operations with patterns of everything."""
+    fields = {"methods": METHODS, "paths": paths, "ports": PORTS}
+    negative = {f"not{name[0].upper()}{name[1:]}": found for name, found in fields.items()}
+    return st.fixed_dictionaries({}, optional={**fields, **negative})
+
+
 CONDITIONS = st.one_of(
     st.builds(lambda values: {"key": "source.principal", "values": values}, PRINCIPALS),
     st.builds(lambda values: {"key": "source.namespace", "notValues": values}, NAMESPACES),
@@ -338,8 +348,10 @@ CONDITIONS = st.one_of(
 )
 
 
-def rules(sources: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
-    """Rules with up to two of everything."""
+def rules(loose: bool) -> st.SearchStrategy[dict[str, Any]]:
+    """Rules with up to two of everything; *loose* ones also ask for tokens and templates of paths."""
+    sources = st.one_of(SOURCES, WITH_TOKENS) if loose else SOURCES
+    paths = st.one_of(PATHS, TEMPLATES) if loose else PATHS
 
     def optional(key: str, each: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
         return st.lists(each.filter(bool).map(lambda found: {key: found}), min_size=1, max_size=2)
@@ -348,18 +360,18 @@ def rules(sources: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
         {},
         optional={
             "from": optional("source", sources),
-            "to": optional("operation", OPERATIONS),
+            "to": optional("operation", operations(paths)),
             "when": st.lists(CONDITIONS, min_size=1, max_size=2),
         },
     )
 
 
 @st.composite
-def policies(draw: st.DrawFn, sources: st.SearchStrategy[Any] = SOURCES) -> list[dict[str, Any]]:
+def policies(draw: st.DrawFn, loose: bool = False) -> list[dict[str, Any]]:
     """Up to three AuthorizationPolicies of users."""
     found = []
     for number in range(draw(st.integers(0, 3))):
-        spec: dict[str, Any] = {"rules": draw(st.lists(rules(sources), max_size=2))}
+        spec: dict[str, Any] = {"rules": draw(st.lists(rules(loose), max_size=2))}
         if draw(st.booleans()):
             spec["selector"] = {"matchLabels": draw(st.sampled_from([{"app": "b"}, {"version": "v1"}, {"app": "c"}]))}
         if draw(st.booleans()):
@@ -380,7 +392,7 @@ CALLS = st.builds(
 
 
 @settings(max_examples=250, deadline=None)
-@given(policies(st.one_of(SOURCES, WITH_TOKENS)), CALLS, st.sampled_from(["a", "b"]))
+@given(policies(loose=True), CALLS, st.sampled_from(["a", "b"]))
 def test_one_call_at_a_time_says_the_same(found: list[dict[str, Any]], asked: Asked, app: str) -> None:
     """Of a call of which everything is known the answer is yes or no, and it is that of the plain reading."""
     labels = {"app": app, "version": "v1"}
@@ -419,15 +431,15 @@ def translated(number: int, stance: GlobalAccessPolicy) -> Fleet:
 
 
 @st.composite
-def fleets(draw: st.DrawFn, sources: st.SearchStrategy[Any] = SOURCES) -> Fleet:
+def fleets(draw: st.DrawFn, loose: bool = False) -> Fleet:
     """The fleet of `everything` with some policies, ours and users'."""
-    own = {cluster: draw(policies(sources)) for cluster in CLUSTERS}
+    own = {cluster: draw(policies(loose)) for cluster in CLUSTERS}
     return msgspec.structs.replace(translated(draw(st.integers(0, len(POLICIES) - 1)), draw(STANCES)), own=own)
 
 
 @settings(max_examples=40, deadline=None)
 @given(
-    fleets(st.one_of(SOURCES, WITH_TOKENS)),
+    fleets(loose=True),
     st.sampled_from([Request(), Request(method="GET"), Request(port=80, path="/a")]),
 )
 def test_the_matrix_says_of_every_pair_what_a_single_answer_does(found: Fleet, request_: Request) -> None:
@@ -445,7 +457,7 @@ def test_the_matrix_says_of_every_pair_what_a_single_answer_does(found: Fleet, r
     assert pairs == len(reachability.services) * len(reachability.callers)
 
 
-EVERY_METHOD = ("GET", "POST", "PUT", "XT", "X")
+EVERY_METHOD = ("GET", "POST", "PUT", "PATCH", "XT", "X")
 EVERY_PATH = (
     "/",
     "/a",
@@ -521,9 +533,9 @@ def test_a_difference_is_that_of_the_requests_that_pass(before: Fleet, after: Fl
 
 
 @settings(max_examples=50, deadline=None)
-@given(fleets(st.one_of(SOURCES, WITH_TOKENS)), fleets(st.one_of(SOURCES, WITH_TOKENS)), st.sampled_from(NAMES))
-def test_with_tokens_too_no_opening_is_missed(before: Fleet, after: Fleet, name: str) -> None:
-    """What tokens hold cannot be known, so it may report an opening for a token that there is not."""
+@given(fleets(loose=True), fleets(loose=True), st.sampled_from(NAMES))
+def test_with_tokens_and_templates_too_no_opening_is_missed(before: Fleet, after: Fleet, name: str) -> None:
+    """What tokens hold cannot be known, so it may report an opening for a token or a path that there is not."""
     caller, callee = named("a-v1@cluster1"), named(f"{name}@cluster2")
     tokens = ("", "issuer/one", "issuer/two", "other/one")
 

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from isthmus.istio.kinds import AUTHORIZATION_POLICY
-from isthmus.translate.access.patterns import any_of, matches, template
+from isthmus.translate.access.patterns import any_of, ends_of, matches, template
 
 Manifest = Mapping[str, Any]
 
@@ -525,7 +525,11 @@ def _path(_: str, pattern: str, request: Request) -> bool | None:
         return None
     if (expression := template(pattern)) is None:
         return matches(pattern, normal_path(request.path))
-    return None if ANY in request.path else expression.fullmatch(normal_path(request.path)) is not None
+    if ANY not in request.path:
+        return expression.fullmatch(normal_path(request.path)) is not None
+    head, tail = ends_of(pattern)
+    before, _, after = request.path.partition(ANY)
+    return None if before.startswith(head) and after.endswith(tail) else False
 
 
 def _host(_: str, pattern: str, request: Request) -> bool | None:

@@ -40,6 +40,11 @@ def template(pattern: str) -> re.Pattern[str] | None:
     return re.compile("".join(parts))
 
 
+def ends_of(pattern: str) -> tuple[str, str]:
+    """The text before the first and after the last operator of a template."""
+    return pattern[: pattern.index("{")], pattern[pattern.rindex("}") + 1 :]
+
+
 def any_of(answers: Iterable[bool | None]) -> bool | None:
     """Whether one of *answers* is True; None where that is open."""
     found: bool | None = False
@@ -56,13 +61,17 @@ def representatives(patterns: Iterable[str], anything: str, least: str = "") -> 
 
     Which prefixes a text has depends on the longest of them alone, and so for suffixes; an exact pattern is a text of
     its own. So it takes the exact ones, and each prefix with each suffix around *anything*, which is in no pattern.
-    Texts begin with *least*. Templates are left to `evaluation.open_questions`.
+    Texts begin with *least*. Of templates only the ends count; what is between is left to
+    `evaluation.open_questions`.
     """
     exact, prefixes, suffixes = dict[str, None](), {least: None}, {"": None}
     for pattern in patterns:
-        if pattern == "*" or template(pattern) is not None:
+        if pattern == "*":
             continue
-        if pattern.startswith("*"):
+        if template(pattern) is not None:
+            head, tail = ends_of(pattern)
+            prefixes[head], suffixes[tail] = None, None
+        elif pattern.startswith("*"):
             suffixes[pattern[1:]] = None
         elif pattern.endswith("*"):
             prefixes[pattern[:-1]] = None

@@ -387,6 +387,8 @@ class Reachability:
             reason = "the policies together let no such request pass"
         else:
             reason = "; ".join(reasons)
+        if found.assumed_pods:
+            reason += "; no workload is known behind the service, so its selector stands for its pods"
         return Verdict(answer, reason, grounds)
 
     def matrix(self, callees: Iterable[Ref], callers: Iterable[Ref], request: Request = ANYTHING) -> Matrix:
@@ -397,14 +399,14 @@ class Reachability:
         for name in sorted(callees):
             judged.setdefault(self.judge(self.find_callee(name), request), []).append(name)
         blocks = _blocks(judged, chosen.values())
-        members: dict[int, list[Ref]] = {}
+        alike: dict[int, list[Ref]] = {}
         for name in sorted(chosen):
-            members.setdefault(blocks[chosen[name]], []).append(name)
-        groups = sorted(members.items(), key=lambda item: item[1])
-        firsts = [chosen[names[0]] for _, names in groups]
+            alike.setdefault(blocks[chosen[name]], []).append(name)
+        groups = sorted(alike.values())
+        firsts = [chosen[names[0]] for names in groups]
         return Matrix(
-            callers=tuple(tuple(names) for _, names in groups),
-            callees=tuple(tuple(names) for names in judged.values()),
+            callers=tuple(map(tuple, groups)),
+            callees=tuple(map(tuple, judged.values())),
             cells=tuple(tuple(each.of(number) for number in firsts) for each in judged),
         )
 
@@ -515,16 +517,8 @@ class Reachability:
         principals = sorted({self.principal_of(number) for number in callers.values()})
         for principal, labels, port in itertools.product(principals, callee.pods, ports):
             policies = self.policies(callee, labels)
-            call = Call(
-                principal=principal,
-                port=port.target,
-                method=request.method,
-                path=request.path,
-                host=request.host,
-                headers=request.headers,
-                is_http=port.is_http,
-                assumed=request.assumed,
-            )
+            asked = msgspec.structs.replace(request, port=port.target, is_http=port.is_http)
+            call = Call(principal=principal, **msgspec.structs.asdict(asked))
             decision = decide(policies, call)
             deciding = tuple(
                 Deciding(policy, self._behind(callee, policy, call))
@@ -643,7 +637,8 @@ def difference(
     """What *after* makes different among *callees* and *callers*; the two share numbers and effects.
 
     Also finds what `matrix` does not show: another path for somebody who could call some paths before. Callees and
-    callers that are in one of the two only reach nothing, and are reached by nobody, in the other.
+    callers that are in one of the two only reach nothing, and are reached by nobody, in the other. Callers that are in
+    both have one identity in both.
     """
     there, then = before.callers, after.callers
     chosen = {name: then.get(name, there.get(name, 0)) for name in callers}
@@ -718,7 +713,9 @@ def _compare(
 
 def _answers(kind: Kind | None, request: Request) -> bool:
     """Whether callees of *kind* have the port of *request*, which is that of the pods."""
-    return kind is not None and any(port.target in (0, request.port) for port in kind.ports)
+    return kind is not None and any(
+        port.target in (0, request.port) and port.is_http is request.is_http for port in kind.ports
+    )
 
 
 def _settled(effects: Iterable[Effect], request: Request) -> Iterator[Request]:
