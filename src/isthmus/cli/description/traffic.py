@@ -62,8 +62,9 @@ def routes_sections(merged: dict[str, Merged]) -> Iterator[Section]:
     They are numbered, and where clusters differ named after those that call.
     """
     alike: dict[tuple[tuple[str, ...], ...], list[str]] = {}
+    home = next(iter(merged), "")
     for cluster, found in merged.items():
-        alike.setdefault(tuple(_said(found)), []).append(cluster)
+        alike.setdefault(tuple(_said(found, abroad=cluster != home)), []).append(cluster)
     routes: list[tuple[str, ...]] = []
     said: list[tuple[str, ...]] = []
     for rows, clusters in alike.items():
@@ -121,13 +122,18 @@ def value_text(value: Value) -> str:
             return msgspec.json.encode(value).decode()
 
 
-def _said(merged: Merged) -> Iterator[tuple[str, str, str, str]]:
-    """Number of the route, field, value and policy; fields of a destination as a whole are on all routes."""
+def _said(merged: Merged, *, abroad: bool) -> Iterator[tuple[str, str, str, str]]:
+    """Number of the route, field, value and policy; fields of a destination as a whole are on all routes.
+
+    For calls from *abroad*, no policy says how they are encrypted.
+    """
     for number, route in enumerate(merged.routes, 1):
         for field in (field for field in Field if field in route.settings):
             setting = route.settings[field][0]
             yield str(number), field.value, value_text(setting.value), name_of(setting.policy)
     for field, setting in merged.of_destination.items():
+        if field is Field.TLS and abroad:
+            continue
         yield "all", field.value, value_text(setting.value), name_of(setting.policy)
 
 
