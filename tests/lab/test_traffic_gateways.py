@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
+import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from functools import partial
 
 import pytest
 
+from isthmus.pki.certificates import make_leaf, make_root
+from isthmus.pki.keys import new_key
 from tests.lab.policies import is_accepted, service
 from tests.lab.running import Json, Lab, eventually
 from tests.lab.test_walkthrough import OURS
@@ -126,12 +131,16 @@ def shop(federated: Lab) -> Iterator[Lab]:
     eventually("the shop is gone from the gateway", lambda: ask(federated, "/teapot")["status"] == 404)
 
 
+def address_of(lab: Lab) -> str:
+    """Where cluster1's ingress gateway is reached from outside."""
+    [found] = lab.objects("cluster1", "service", "istio-ingressgateway", "-n", "istio-system")
+    address: str = found["status"]["loadBalancer"]["ingress"][0]["ip"]
+    return address
+
+
 def ask(lab: Lab, path: str, *options: str, host: str = SHOP) -> Json:
     """The answer of cluster1's ingress gateway to a request for *path* of *host* from another cluster."""
-    [service] = lab.objects("cluster1", "service", "istio-ingressgateway", "-n", "istio-system")
-    address = service["status"]["loadBalancer"]["ingress"][0]["ip"]
-    found = lab.call("cluster2", f"http://{address}:{PORT}{path}", "--header", f"host:{host}", *options)
-    return found[0]
+    return lab.call("cluster2", f"http://{address_of(lab)}:{PORT}{path}", "--header", f"host:{host}", *options)[0]
 
 
 def status_of(lab: Lab, kind: str, name: str) -> Json:
@@ -157,9 +166,7 @@ def test_a_federated_service_answers_and_the_header_arrives(shop: Lab) -> None:
 
 def test_both_clusters_have_their_share(shop: Lab) -> None:
     """Of two hundred requests each has a hundred, give or take five standard errors."""
-    [entry] = shop.objects("cluster1", "service", "istio-ingressgateway", "-n", "istio-system")
-    address = entry["status"]["loadBalancer"]["ingress"][0]["ip"]
-    url = f"http://{address}:{PORT}/shared/0"
+    url = f"http://{address_of(shop)}:{PORT}/shared/0"
     answers = shop.call("cluster2", url, "--header", f"host:{SHOP}", "-n", "200")
 
     remote = sum(answer["cluster"] == "cluster2" for answer in answers)
@@ -228,3 +235,96 @@ def test_statuses_tell_what_was_made(shop: Lab) -> None:
         {"name": "shop", "namespace": "gloo-mesh"},
         {"name": "shop", "namespace": "gloo-mesh", "type": "VirtualHost"},
     ]
+
+
+# --- TLS and connections ----------------------------------------------------------------------------------------------
+
+SECURE = "secure.example.com"
+# Asks over TLS, trusting one root, and prints the status and the body.
+ASK = """
+import http.client, socket, ssl, sys
+address, name, path, root = sys.argv[1:]
+context = ssl.create_default_context(cadata=root)
+connection = http.client.HTTPSConnection(name, 443, context=context, timeout=10)
+connection._create_connection = lambda *_, **__: socket.create_connection((address, 443), timeout=10)
+try:
+    connection.request("GET", path)
+    answer = connection.getresponse()
+    print(answer.status, answer.read().decode())
+except (OSError, http.client.HTTPException) as error:
+    print(0, type(error).__name__)
+"""
+
+
+def listening(name: str, port: str, handler: Json) -> Json:
+    """A VirtualGateway for *port* of cluster1's ingress gateway."""
+    [selector] = GATEWAY["spec"]["ingressGatewaySelectors"]
+    spec = {"ingressGatewaySelectors": [{**selector, "portName": port}], "connectionHandlers": [handler]}
+    return enterprise("VirtualGateway", name, spec)
+
+
+@pytest.fixture
+def certified(federated: Lab) -> Iterator[tuple[Lab, str]]:
+    """A Secret beside the gateway holds a certificate of `SECURE`; and the root that signed it, PEM."""
+    now, life = datetime.now(UTC) - timedelta(minutes=5), timedelta(days=1)
+    root = make_root(new_key(), common_name="shop", serial=1, now=now, life=life)
+    key = new_key()
+    leaf = make_leaf(root, key, common_name=SECURE, dns_names=[SECURE], serial=2, now=now, life=life)
+    secret = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "type": "kubernetes.io/tls",
+        "metadata": {"name": "shop-tls", "namespace": "istio-system"},
+        "data": {"tls.crt": base64.b64encode(leaf).decode(), "tls.key": base64.b64encode(key).decode()},
+    }
+    federated.apply("cluster1", secret)
+    try:
+        yield federated, root.certificate.decode()
+    finally:
+        federated.kubectl("cluster1", "delete", "secret", "shop-tls", "-n", "istio-system")
+
+
+def test_tls_ends_at_the_gateway_and_plain_requests_are_sent_to_it(certified: tuple[Lab, str]) -> None:
+    """The gateway shows the Secret's certificate, and answers with a service of the other cluster."""
+    lab, root = certified
+    hosts = {"routeConfig": [{"virtualHostSelector": {"labels": {"app": "secure"}}}]}
+    host = enterprise(
+        "VirtualHost",
+        "secure",
+        {
+            "domains": [SECURE],
+            "routes": [route({"prefix": "/details"}, routeAction=to(service("details", "cluster2")))],
+        },
+        labels={"app": "secure"},
+    )
+    tls = {"sslConfig": {"secretName": "shop-tls", "tlsMode": "SIMPLE"}}
+    https = listening("secure", "https", {"http": hosts, "connectionOptions": tls})
+    redirect = listening("to-secure", "http2", {"http": hosts, "connectionOptions": {"httpsRedirect": True}})
+    python = ("meshctl", "lab", "exec", "cluster2", "--", sys.executable, "-c", ASK)
+
+    with written(lab, host, https, redirect):
+        said = eventually(
+            "the gateway speaks TLS",
+            lambda: (s := lab.run(*python, address_of(lab), SECURE, "/details/0", root)).startswith("200") and s,
+        )
+        sent = eventually(
+            "plain requests are redirected",
+            lambda: (a := ask(lab, "/details/0", host=SECURE))["status"] == 301 and a,
+        )
+
+    assert '"cluster": "cluster2"' in said
+    assert sent["headers"]["location"] == f"https://{SECURE}/details/0"
+
+
+def test_connections_are_passed_on(federated: Lab) -> None:
+    """What comes in at a port goes to ratings of the other cluster, whatever it is."""
+    hosts = [{"name": "ratings", "destination": {"kube": service("ratings", "cluster2")}}]
+    gateway = listening("passed", "tcp-webhook", {"tcp": {"tcpHosts": hosts}})
+    url = f"http://{address_of(federated)}:15017/ratings/0"
+
+    with written(federated, gateway):
+        answer = eventually(
+            "a connection is passed on", lambda: (a := federated.call("cluster2", url)[0])["status"] == 200 and a
+        )
+
+    assert (answer["cluster"], answer["service"]) == ("cluster2", "ratings")
