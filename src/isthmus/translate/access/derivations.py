@@ -71,7 +71,6 @@ class Access:
         federation: Federation,
     ) -> None:
         self._services = services
-        self._services_by_identity = services_by_identity
         self._membership = membership
         self._federation = federation
         self.problems: Collection[Ref, tuple[Problem, ...]] = graph.map(

@@ -27,30 +27,14 @@ from isthmus.translate.federation.derivations import Federation
 from isthmus.translate.membership import Membership
 from isthmus.translate.output import Output, OutputKey, StatusKey
 from isthmus.translate.parents import parents, parents_annotation
-from isthmus.translate.selectors import (
-    EVERYTHING,
-    Rule,
-    Term,
-    matches,
-    rules_of,
-    selects,
-    terms_of,
-    terms_of_rule,
-    terms_of_service,
-)
+from isthmus.translate.selection import Selection
+from isthmus.translate.selectors import EVERYTHING, Term, matches, rules_of, terms_of, terms_of_rule
 from isthmus.translate.virtual_destinations.derivations import Resolved, VirtualDestinations
 
 Hosts = tuple[str, ...]
 """Hosts as a Sidecar names them, sorted."""
 Names = tuple[tuple[str, str], ...]
 """Host names of a service, each behind a cluster that knows the service by it; sorted."""
-
-
-class CalledRule(msgspec.Struct, frozen=True, gc=False):
-    """One alternative of a dependency's destination selectors."""
-
-    dependency: Ref
-    rule: Rule
 
 
 class CallerRule(msgspec.Struct, frozen=True, gc=False):
@@ -117,7 +101,6 @@ class Dependencies:
         virtual_destinations: VirtualDestinations,
         access: Access,
     ) -> None:
-        self._services_by_identity = services_by_identity
         self._domains = cluster_domains
         self._membership = membership
         self._federation = federation
@@ -135,14 +118,14 @@ class Dependencies:
             lambda _, mode: ((),) if mode is ProxyScope.ACCESS_POLICIES else (),
         )
 
-        rules = graph.expand("destinations of service dependencies", dependencies, _destination_rules)
-        self._rules_by_term = graph.index(
-            "destinations of service dependencies by term", rules, lambda _, each: terms_of_rule(each.rule)
+        self._selection = Selection(
+            graph,
+            "service dependency",
+            dependencies,
+            lambda dependency: rules_of(dependency.spec.destination_selectors),
+            services_by_identity,
         )
-        missing = graph.derive("service dependencies on no service", rules, self._missing)
-        self.missing: Index[Ref, tuple[Ref, str], Ref] = graph.index(
-            "service dependencies on no service by owner", missing, lambda key, _: (key[0],)
-        )
+        self.missing = self._selection.missing
         callers = graph.expand("callers of service dependencies", dependencies, _caller_rules)
         self._callers_by_term = graph.index(
             "callers of service dependencies by term", callers, lambda _, each: terms_of_rule(each.matcher)
@@ -188,17 +171,8 @@ class Dependencies:
             names.update((cluster, known.hostname) for cluster in known.clusters)
         return tuple(sorted(names))
 
-    def _missing(self, fetch: Fetch, _: object, rule: CalledRule) -> Ref | None:
-        named = rule.rule
-        return named if isinstance(named, Ref) and not fetch.group(self._services_by_identity, named) else None
-
     def _depended(self, fetch: Fetch, ref: Ref, service: ServiceFacts) -> Iterable[tuple[tuple[Ref, Ref], Names]]:
-        chosen = {
-            rule.dependency
-            for term in terms_of_service(service)
-            for _, rule in fetch.group(self._rules_by_term, term)
-            if selects(rule.rule, service)
-        }
+        chosen = self._selection.of(fetch, service)
         if chosen:
             names = self._named(fetch, ref, service)
             yield from (((dependency, ref), names) for dependency in chosen)
@@ -244,13 +218,6 @@ class Dependencies:
             virtual_mesh=member.virtual_mesh if member is not None and limited else None,
             hosts=_union(tuple(found)) if caller.labels else (),
         )
-
-
-def _destination_rules(
-    _: Fetch, ref: Ref, dependency: ServiceDependency
-) -> Iterator[tuple[tuple[Ref, str], CalledRule]]:
-    for i, rule in enumerate(rules_of(dependency.spec.destination_selectors)):
-        yield (ref, rule.key if isinstance(rule, Ref) else f"{i}"), CalledRule(ref, rule)
 
 
 def _caller_rules(_: Fetch, ref: Ref, dependency: ServiceDependency) -> Iterator[tuple[tuple[Ref, int], CallerRule]]:

@@ -20,7 +20,8 @@ from isthmus.translate.federation.objects import Pairs, metadata, subsets
 from isthmus.translate.output import Output, OutputKey
 from isthmus.translate.parents import parents, parents_annotation
 from isthmus.translate.ports import is_http
-from isthmus.translate.selectors import Rule, rules_of, selects, terms_of_rule, terms_of_service
+from isthmus.translate.selection import Selection
+from isthmus.translate.selectors import Rule, rules_of
 from isthmus.translate.traffic.conditions import ANY_REQUEST
 from isthmus.translate.traffic.fields import OF_DESTINATION, POLICY, Field, problems_of
 from isthmus.translate.traffic.limits import fit
@@ -30,13 +31,6 @@ from isthmus.translate.traffic.routes import Reachable, Routing, Unreachable, Us
 
 ISTIO_MUTUAL = "ISTIO_MUTUAL"
 DEFAULT = "default"
-
-
-class PolicyRule(msgspec.Struct, frozen=True, gc=False):
-    """One alternative of a policy's destination selectors."""
-
-    policy: Ref
-    rule: Rule
 
 
 class Applied(msgspec.Struct, frozen=True, gc=False):
@@ -94,21 +88,14 @@ class Traffic:
     ) -> None:
         """*default_tls* holds at DEFAULT the TLS of rules for which no policy says any, or nothing."""
         self._default_tls = default_tls
-        self._services_by_identity = services_by_identity
         self._federation = federation
         self._reached = reach
         self.problems: Collection[Ref, tuple[Problem, ...]] = graph.map(
             "traffic policy problems", policies, lambda _, policy: problems_of(policy.spec) or None
         )
         self._facts: Collection[Ref, PolicyFacts] = graph.derive("traffic policies", policies, self._read)
-        rules = graph.expand("traffic policy rules", policies, _policy_rules)
-        self._rules_by_term = graph.index(
-            "traffic policy rules by term", rules, lambda _, rule: terms_of_rule(rule.rule)
-        )
-        missing = graph.derive("traffic policy references to no service", rules, self._missing)
-        self.missing: Index[Ref, tuple[Ref, str], Ref] = graph.index(
-            "traffic policy references to no service by policy", missing, lambda key, _: (key[0],)
-        )
+        self._selection = Selection(graph, "traffic policy", policies, _rules, services_by_identity)
+        self.missing = self._selection.missing
         self.applied: Collection[Ref, Applied] = graph.derive("applied traffic policies", services, self._apply)
         self.routed: Collection[Ref, Routed] = graph.derive("routings", self.applied, self._route)
         uses = graph.expand("subsets in routes", self.routed, _uses)
@@ -163,18 +150,8 @@ class Traffic:
     def _read(self, fetch: Fetch, ref: Ref, policy: TrafficPolicy) -> PolicyFacts | None:
         return None if fetch.get(self.problems, ref) else policy_facts(policy)
 
-    def _missing(self, fetch: Fetch, _: object, rule: PolicyRule) -> Ref | None:
-        named = rule.rule
-        return named if isinstance(named, Ref) and not fetch.group(self._services_by_identity, named) else None
-
     def _apply(self, fetch: Fetch, _: Ref, service: ServiceFacts) -> Applied | None:
-        chosen = {
-            rule.policy
-            for term in terms_of_service(service)
-            for _, rule in fetch.group(self._rules_by_term, term)
-            if selects(rule.rule, service)
-        }
-        facts = (fetch.get(self._facts, policy) for policy in sorted(chosen))
+        facts = (fetch.get(self._facts, policy) for policy in self._selection.of(fetch, service))
         policies = sorted((each for each in facts if each is not None), key=lambda each: each.seniority)
         return Applied(service, tuple(policies)) if policies else None
 
@@ -279,12 +256,10 @@ def _traffic_policy(said: dict[Field, Setting], default: istio.ClientTls | None)
     )
 
 
-def _policy_rules(_: Fetch, ref: Ref, policy: TrafficPolicy) -> Iterable[tuple[tuple[Ref, str], PolicyRule]]:
+def _rules(policy: TrafficPolicy) -> Iterable[Rule]:
     spec = policy.spec
-    if spec.route_selector and not spec.destination_selector:
-        return  # it is about routes of gateways, and would hit every service
-    for i, rule in enumerate(rules_of(spec.destination_selector)):
-        yield (ref, rule.key if isinstance(rule, Ref) else f"{i}"), PolicyRule(ref, rule)
+    # One that is about routes of gateways alone would hit every service.
+    return rules_of(spec.destination_selector) if spec.destination_selector or not spec.route_selector else ()
 
 
 def _uses(_: Fetch, ref: Ref, routed: Routed) -> Iterator[tuple[tuple[Ref, str, Use], Use]]:

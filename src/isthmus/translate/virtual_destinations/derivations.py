@@ -14,7 +14,8 @@ from isthmus.model.ref import Ref
 from isthmus.translate.facts import DEFAULT_CLUSTER_DOMAIN, MeshFacts, ServiceFacts, local_fqdn
 from isthmus.translate.federation.derivations import Federation
 from isthmus.translate.membership import Membership, VirtualMeshFacts
-from isthmus.translate.selectors import Rule, rules_of, selects, terms_of_rule, terms_of_service
+from isthmus.translate.selection import Selection
+from isthmus.translate.selectors import Rule, rules_of
 from isthmus.translate.traffic.routes import Reachable, Unreachable
 from isthmus.translate.virtual_destinations.facts import (
     VirtualDestinationFacts,
@@ -23,13 +24,6 @@ from isthmus.translate.virtual_destinations.facts import (
     warnings_of,
 )
 from isthmus.translate.virtual_destinations.objects import Backing, alias_of
-
-
-class VirtualRule(msgspec.Struct, frozen=True, gc=False):
-    """One alternative of a virtual destination's selectors."""
-
-    virtual: Ref
-    rule: Rule
 
 
 class Resolved(msgspec.Struct, frozen=True, gc=False):
@@ -81,14 +75,7 @@ class VirtualDestinations:
         self._facts: Collection[Ref, VirtualDestinationFacts] = graph.derive(
             "virtual destinations", virtual_destinations, self._read
         )
-        rules = graph.expand("virtual destination rules", virtual_destinations, _rules)
-        self._rules_by_term = graph.index(
-            "virtual destination rules by term", rules, lambda _, rule: terms_of_rule(rule.rule)
-        )
-        missing = graph.derive("virtual destination references to no service", rules, self._missing)
-        self._missing_by_virtual = graph.index(
-            "virtual destination references to no service by owner", missing, lambda key, _: (key[0],)
-        )
+        self._selection = Selection(graph, "virtual destination", virtual_destinations, _rules, services_by_identity)
         selected = graph.expand("services behind virtual destinations", services, self._select)
         self._selected: Index[Ref, tuple[Ref, Ref], ServiceFacts] = graph.index(
             "services by virtual destination", selected, lambda key, _: (key[0],)
@@ -124,23 +111,13 @@ class VirtualDestinations:
     def _read(self, fetch: Fetch, ref: Ref, virtual: VirtualDestination) -> VirtualDestinationFacts | None:
         return None if fetch.get(self.problems, ref) else virtual_destination_facts(virtual)
 
-    def _missing(self, fetch: Fetch, _: object, rule: VirtualRule) -> Ref | None:
-        named = rule.rule
-        return named if isinstance(named, Ref) and not fetch.group(self._services_by_identity, named) else None
-
     def _select(self, fetch: Fetch, ref: Ref, service: ServiceFacts) -> Iterable[tuple[tuple[Ref, Ref], ServiceFacts]]:
-        chosen = {
-            rule.virtual
-            for term in terms_of_service(service)
-            for _, rule in fetch.group(self._rules_by_term, term)
-            if selects(rule.rule, service)
-        }
-        for virtual in chosen:
+        for virtual in self._selection.of(fetch, service):
             yield (virtual, ref), service
 
     def _resolve(self, fetch: Fetch, ref: Ref, facts: VirtualDestinationFacts) -> Resolved:
         errors: list[str] = []
-        later: list[str] = [f"Destination {s.key} not found" for _, s in fetch.group(self._missing_by_virtual, ref)]
+        later: list[str] = [f"Destination {s.key} not found" for _, s in fetch.group(self._selection.missing, ref)]
         warnings: list[str] = [*(fetch.get(self._warnings, ref) or ())]
         group, meshes = self._group(fetch, facts, errors, later)
         backings = self._backings(fetch, ref, facts, group, errors, later, warnings) if group is not None else ()
@@ -255,15 +232,12 @@ class VirtualDestinations:
                 return
 
 
-def _rules(_: Fetch, ref: Ref, virtual: VirtualDestination) -> Iterable[tuple[tuple[Ref, str], VirtualRule]]:
+def _rules(virtual: VirtualDestination) -> Iterable[Rule]:
     localized, static = virtual.spec.localized, virtual.spec.static
-    rules: Iterable[Rule] = ()
     if static is not None:
-        rules = (each.kube_service.ref for each in static.destinations if each.kube_service is not None)
-    elif localized is not None and localized.destination_selectors:
-        rules = rules_of(localized.destination_selectors)
-    for i, rule in enumerate(rules):
-        yield (ref, rule.key if isinstance(rule, Ref) else f"{i}"), VirtualRule(ref, rule)
+        return (each.kube_service.ref for each in static.destinations if each.kube_service is not None)
+    selectors = localized.destination_selectors if localized is not None else ()
+    return rules_of(selectors) if selectors else ()
 
 
 def _names(_: Fetch, ref: Ref, resolved: Resolved) -> Iterable[tuple[str, Ref]]:
