@@ -12,6 +12,7 @@ import pytest
 
 from tests.lab.policies import applied, pods, policy, service
 from tests.lab.running import Json, Lab, eventually
+from tests.lab.test_traffic_gateways import ask, written
 from tests.lab.test_walkthrough import proxy_config
 
 ENTERPRISE = "networking.enterprise.mesh.gloo.solo.io/v1beta1"
@@ -19,6 +20,7 @@ DETAILS = "http://details:9080/details/0"
 ERRORS = 3
 """In a row, after which a destination has failed."""
 CALLS = 300
+GUARDED = "guarded.example.com"
 
 
 def enterprise(kind: str, name: str, spec: Json) -> Json:
@@ -149,6 +151,89 @@ def test_a_proxy_knows_what_its_workload_depends_on(federated: Lab) -> None:
     assert [(answer["status"], answer["cluster"]) for answer in answers] == [(200, "cluster1"), (200, "cluster2")]
     assert unread["status"] == 200
     eventually("it knows everything again", lambda: outbound(federated) >= before)
+
+
+def test_a_gateway_asks_servers_and_refuses_what_other_sites_send(federated: Lab) -> None:
+    """Details stands for an auth server that knows products alone, ratings for a rate limit server that fails."""
+    reviews = {
+        "routeAction": {"pathRewrite": "/reviews/", "destinations": [{"kubeService": service("reviews", "cluster1")}]}
+    }
+    limited = {"raw": {"rateLimits": [{"actions": [{"genericKey": {"descriptorValue": "all"}}]}]}}
+    guarded = enterprise(
+        "VirtualGateway",
+        "guarded",
+        {
+            "ingressGatewaySelectors": [
+                {
+                    "portName": "http2",
+                    "destinationSelectors": [
+                        {"kubeServiceMatcher": {"clusters": ["cluster1"], "labels": {"istio": "ingressgateway"}}}
+                    ],
+                }
+            ],
+            "connectionHandlers": [
+                {
+                    "http": {
+                        "routeConfig": [
+                            {
+                                "virtualHost": {
+                                    "domains": [GUARDED],
+                                    "routes": [
+                                        {
+                                            "matchers": [{"uri": {"prefix": "/open/"}}],
+                                            "options": {"extauth": {"disable": True}},
+                                            **reviews,
+                                        },
+                                        {
+                                            "matchers": [{"uri": {"prefix": "/limited/"}}],
+                                            "options": {"extauth": {"disable": True}, "rateLimit": limited},
+                                            **reviews,
+                                        },
+                                        {"matchers": [{"uri": {"prefix": "/"}}], **reviews},
+                                    ],
+                                }
+                            }
+                        ],
+                        "routeOptions": {
+                            "csrf": {"filterEnabled": True},
+                            "extauth": {
+                                "extauthzRef": {"name": "details", "namespace": "default"},
+                                "httpService": {"pathPrefix": "/details"},
+                            },
+                            "rateLimit": {
+                                "ratelimitServerRef": {"name": "ratings", "namespace": "default"},
+                                "denyOnFail": True,
+                            },
+                        },
+                    }
+                }
+            ],
+        },
+    )
+    get = partial(ask, federated, host=GUARDED)
+    post = partial(get, "/open/0", "--method", "POST", "--data", "{}", "--header")
+
+    with written(federated, guarded):
+        eventually("the gateway serves the host", lambda: get("/open/0")["status"] == 200)
+        eventually("the auth server is asked", lambda: get("/nothing").get("service") == "details")
+        found = {
+            "allowed": get("/0"),
+            "refused": get("/nothing"),
+            "not asked": get("/open/0"),
+            "limited": get("/limited/0"),
+            "other site": post("Origin:http://evil.example.com"),
+            "own site": post(f"Origin:http://{GUARDED}"),
+        }
+    eventually("the host is gone from the gateway", lambda: get("/open/0")["status"] == 404)
+
+    assert {what: (answer["status"], answer.get("service")) for what, answer in found.items()} == {
+        "allowed": (200, "reviews"),
+        "refused": (400, "details"),
+        "not asked": (200, "reviews"),
+        "limited": (500, None),
+        "other site": (403, None),
+        "own site": (200, "reviews"),
+    }
 
 
 def outbound(lab: Lab) -> set[str]:
