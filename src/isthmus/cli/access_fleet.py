@@ -36,6 +36,9 @@ Objects = dict[type[Resource], dict[Ref, Resource]]
 Own = dict[str, dict[tuple[str, str], Manifest]]
 """By cluster, then by namespace and name, AuthorizationPolicies that are not ours."""
 
+Place = tuple[str, str]
+"""A cluster and a namespace."""
+
 CLUSTER_ANNOTATION = "cluster.multicluster.solo.io/name"
 READ: tuple[type[Resource], ...] = (Mesh, Workload, Destination, VirtualMesh, AccessPolicy)
 CHANGED = ("AccessPolicy", "VirtualMesh", "AuthorizationPolicy", "Mesh", "Destination")
@@ -70,29 +73,37 @@ class Changes(msgspec.Struct, frozen=True):
 
 
 class Scope(msgspec.Struct, frozen=True):
-    """Which destinations are in question: of *namespaces* (none: of any), and if *rules* are given, chosen by one."""
+    """Which destinations are in question: of *namespaces* (none: of any), and of one of *places* if they are given."""
 
     namespaces: frozenset[str] = frozenset()
-    rules: tuple[Rule, ...] | None = None
+    places: frozenset[Place] | None = None
+    roots: frozenset[Place] = frozenset()
+    """Root namespaces, whose policies may be about pods of any."""
 
     def has(self, manifest: Manifest) -> bool:
         """Whether a Destination is in question, or may be a gateway, by which the others are reached."""
-        service = (manifest.get("spec") or {}).get("kubeService") or {}
+        service = _service(manifest)
         if (
             service.get("serviceType", "CLUSTER_IP") != "CLUSTER_IP"
             or service.get("externalAddresses")
             or "istio" in (service.get("workloadSelectorLabels") or {})
         ):
             return True
-        where = service.get("ref") or {}
-        if self.namespaces and where.get("namespace") not in self.namespaces:
-            return False
-        if self.rules is None:
-            return True
-        identity = Ref(where.get("clusterName", ""), where.get("namespace", ""), where.get("name", ""))
-        labels = service.get("labels") or {}
-        facts = ServiceFacts(identity, identity, identity, labels, {}, (), ServiceType.CLUSTER_IP, ())
-        return any(selects(rule, facts) for rule in self.rules)
+        where = _identity(service)
+        place = (where.cluster, where.namespace)
+        return place in self.roots or (
+            (not self.namespaces or where.namespace in self.namespaces)
+            and (self.places is None or place in self.places)
+        )
+
+
+def _service(manifest: Manifest) -> Manifest:
+    return (manifest.get("spec") or {}).get("kubeService") or {}
+
+
+def _identity(service: Manifest) -> Ref:
+    where = service.get("ref") or {}
+    return Ref(where.get("clusterName", ""), where.get("namespace", ""), where.get("name", ""))
 
 
 def found_in(documents: Iterable[Document], namespace: str, scope: Scope, compared: Changes | None = None) -> Found:
@@ -106,14 +117,29 @@ def found_in(documents: Iterable[Document], namespace: str, scope: Scope, compar
     for each in documents:
         (destinations if each.manifest.get("kind") == Destination.KIND.kind else others).append(each)
     _add(found, others, namespace)
-    if compared is not None:
-        scope = Scope(scope.namespaces, _touched(found, compared, namespace))
+    roots = frozenset((mesh.cluster, mesh.root_namespace) for mesh in _meshes(found))
+    places = None
+    if compared is not None and (rules := _touched(found, compared, namespace)) is not None:
+        places = _places(destinations, rules)
+    scope = Scope(scope.namespaces, None if places is None or places & roots else places, roots)
     _add(found, (each for each in destinations if scope.has(each.manifest)), namespace)
     return found
 
 
+def _places(destinations: Iterable[Document], rules: Sequence[Rule]) -> frozenset[Place]:
+    """Where there are destinations that one of *rules* chooses: services beside them may have the same pods."""
+    found = set()
+    for service in (_service(document.manifest) for document in destinations):
+        where = _identity(service)
+        labels = service.get("labels") or {}
+        facts = ServiceFacts(where, where, where, labels, {}, (), ServiceType.CLUSTER_IP, ())
+        if any(selects(rule, facts) for rule in rules):
+            found.add((where.cluster, where.namespace))
+    return frozenset(found)
+
+
 def _touched(found: Found, changes: Changes, namespace: str) -> tuple[Rule, ...] | None:
-    """What chooses every destination for which *changes* may make a difference; None if any may be."""
+    """What chooses the destinations whose policies *changes* may touch; None if they may touch those of any."""
     rules: list[Rule] = []
     new = Found({kind: {} for kind in READ}, {})
     _add(new, changes.documents, namespace)

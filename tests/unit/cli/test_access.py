@@ -216,6 +216,76 @@ def test_a_comparison_of_some_destinations_says_what_one_of_all_would(tmp_path: 
     assert some.stdout == every.stdout
 
 
+def test_a_service_beside_the_one_that_is_selected_may_have_its_pods(tmp_path: Path) -> None:
+    """And a port that the selected one has not."""
+    reviews = next(
+        each
+        for each in load_yaml(CASES / "cli/walkthrough/in.yaml")
+        if each["metadata"]["name"] == "reviews-default-cluster1"
+    )
+    service = reviews["spec"]["kubeService"]
+    port = {**service["ports"][0], "port": 9090, "targetPortNumber": 9090}
+    beside = {**service, "ref": {**service["ref"], "name": "beside"}, "labels": {}, "ports": [port]}
+    write(
+        tmp_path / "beside.yaml",
+        {
+            **reviews,
+            "metadata": {"name": "beside", "namespace": "gloo-mesh"},
+            "spec": {**reviews["spec"], "kubeService": beside},
+        },
+    )
+    policy = {
+        "apiVersion": "networking.mesh.gloo.solo.io/v1",
+        "kind": "AccessPolicy",
+        "metadata": {"name": "more", "namespace": "gloo-mesh"},
+        "spec": {
+            "destinationSelector": [{"kubeServiceMatcher": {"labels": {"app": "reviews"}, "clusters": ["cluster1"]}}],
+            "allowedPorts": [9090],
+        },
+    }
+    write(tmp_path / "more.yaml", policy)
+
+    result = access(
+        "matrix", "--diff", "-f", str(tmp_path / "more.yaml"), "--from", str(tmp_path / "beside.yaml"), "-o", "json"
+    )
+
+    opened = {callee for change in json.loads(result.stdout)["changes"] for callee in change["callees"]}
+    assert (result.exit_code, opened) == (2, {"default/beside@cluster1"})
+
+
+def test_a_policy_on_a_service_of_the_root_namespace_counts_for_its_labels_everywhere(tmp_path: Path) -> None:
+    """Also where only another namespace is asked about."""
+    reviews = next(
+        each
+        for each in load_yaml(CASES / "cli/walkthrough/in.yaml")
+        if each["metadata"]["name"] == "reviews-default-cluster1"
+    )
+    service = reviews["spec"]["kubeService"]
+    root = {**service, "ref": {**service["ref"], "namespace": "istio-system"}, "labels": {"only": "root"}}
+    write(
+        tmp_path / "root.yaml",
+        {
+            **reviews,
+            "metadata": {"name": "root", "namespace": "gloo-mesh"},
+            "spec": {**reviews["spec"], "kubeService": root},
+        },
+    )
+    policy = {
+        "apiVersion": "networking.mesh.gloo.solo.io/v1",
+        "kind": "AccessPolicy",
+        "metadata": {"name": "root", "namespace": "gloo-mesh"},
+        "spec": {"destinationSelector": [{"kubeServiceMatcher": {"labels": {"only": "root"}}}]},
+    }
+    write(tmp_path / "policy.yaml", policy)
+    change = ("-f", str(tmp_path / "policy.yaml"), "--from", str(tmp_path / "root.yaml"))
+
+    diff = access("matrix", "default", "--diff", *change, "-o", "json")
+    can = access("can", "default/ratings@cluster1", "default/reviews@cluster1", *change)
+
+    opened = {callee for each in json.loads(diff.stdout)["changes"] for callee in each["callees"]}
+    assert (diff.exit_code, opened, can.exit_code) == (2, {"default/reviews@cluster1"}, 0)
+
+
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
