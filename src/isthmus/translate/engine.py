@@ -206,6 +206,7 @@ class Engine:
             services_by_identity=by_identity,
             membership=self._membership,
             federation=self._federation,
+            entrances=gateways.entrances,
         )
         self._dependencies = Dependencies(
             graph,

@@ -69,7 +69,9 @@ class Access:
         services_by_identity: Index[Ref, Ref, ServiceFacts],
         membership: Membership,
         federation: Federation,
+        entrances: Collection[Ref, ServiceFacts],
     ) -> None:
+        """*entrances* are services of gateways that users let requests in by, whatever their pods are labelled."""
         self._services = services
         self._membership = membership
         self._federation = federation
@@ -105,6 +107,9 @@ class Access:
         gateways = graph.expand("gateways that stay open", services, _gateways)
         self._gateways: Index[Ref, Ref, ServiceFacts] = graph.index(
             "gateways that stay open by mesh", gateways, lambda _, service: (service.mesh,)
+        )
+        self._entrances: Index[Ref, Ref, ServiceFacts] = graph.index(
+            "gateways of virtual gateways by mesh", entrances, lambda _, service: (service.mesh,)
         )
         self.outputs: tuple[Collection[OutputKey, Output], ...] = (
             graph.expand("authorization policies", self._guarded, _authorization_policies),
@@ -199,7 +204,8 @@ class Access:
                 metadata=metadata(DENY_ALL, root, annotations), spec=istio.AuthorizationPolicySpec()
             )
         ]
-        gateways = {service.ref: service for _, service in fetch.group(self._gateways, ref)}
+        open_to_all = (*fetch.group(self._gateways, ref), *fetch.group(self._entrances, ref))
+        gateways = {service.ref: service for _, service in open_to_all}
         applied = fetch.get(self._federation.gateways, ref)
         for gateway in applied.gateways if applied else ():
             service = fetch.get(self._services, gateway.destination)

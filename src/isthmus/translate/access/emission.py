@@ -68,6 +68,7 @@ class Emission:
             services_by_identity=by_identity,
             membership=membership,
             federation=self._federation,
+            entrances=graph.source("entrances"),  # VirtualGateways are not read here, see INPUTS
         )
 
     def set(self, resource: Resource) -> None:

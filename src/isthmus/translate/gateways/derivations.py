@@ -160,6 +160,10 @@ class Gateways:
             "claims on ports by port", port_claims, _first_part
         )
         self.serving: Collection[Ref, Bound] = graph.derive("serving gateways", self._bound, self._hold)
+        self.entrances: Collection[Ref, ServiceFacts] = graph.expand(
+            "services of serving gateways", self.serving, _entrances
+        )
+        """The services of gateways that serve any VirtualGateway."""
         self.attached: Collection[Ref, Attached] = graph.derive("attached hosts", self._listeners, self._attach)
         domain_claims = graph.expand("claims on domains", self.serving, self._claim_domains)
         self._domain_claims: Index[tuple[Place, str], Any, DomainClaim] = graph.index(
@@ -477,6 +481,10 @@ def _port_claims(_: Fetch, ref: Ref, bound: Bound) -> Iterator[tuple[tuple[Place
     for gateway in bound.gateways:
         claim = PortClaim(bound.listener.seniority, bound.listener.speech)
         yield ((gateway.where, gateway.port.port), ref), claim
+
+
+def _entrances(_: Fetch, __: Ref, bound: Bound) -> Iterator[tuple[Ref, ServiceFacts]]:
+    yield from ((gateway.service.ref, gateway.service) for gateway in bound.gateways)
 
 
 def _lost(domain: str, gateway: IngressGateway, key: HostKey, through: StatusKey, holder: DomainClaim) -> Finding:
