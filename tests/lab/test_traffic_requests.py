@@ -213,6 +213,22 @@ def copies_at(mirrors: Iterable[Pod], count: int) -> list[Json]:
     return got
 
 
+def test_what_another_site_makes_a_browser_send_is_refused(federated: Lab) -> None:
+    """A POST from elsewhere is; one of the host's own pages or of an allowed site is not, nor is a GET."""
+    says = {"csrf": {"filterEnabled": True, "additionalOrigins": [{"exact": "shop.example"}]}}
+    origins = ("http://reviews:9080", "https://shop.example", "https://evil.example")
+
+    def statuses(method: str) -> list[int]:
+        asked = (("--method", method, "--header", f"origin:{origin}") for origin in origins)
+        return [federated.call("cluster1", REVIEWS, *options)[0]["status"] for options in asked]
+
+    with applied(federated, policy("csrf", says)):
+        eventually("POSTs from elsewhere are refused", lambda: statuses("POST") == [200, 200, 403])
+        read = statuses("GET")
+
+    assert read == [200, 200, 200]
+
+
 # --- whose requests, and which policies count -------------------------------------------------------------------------
 
 
