@@ -73,7 +73,7 @@ def test_the_completion_script_of_each_shell_asks_meshctl(shell: str) -> None:
     ("words", "found"),
     [
         ("meshctl cl", ["cluster"]),
-        ("meshctl get virtual", ["virtualdestinations", "virtualmeshes"]),
+        ("meshctl get virtual", ["virtualdestinations", "virtualgateways", "virtualhosts", "virtualmeshes"]),
         ("meshctl get meshes --kubecontext ", ["cluster1", "mgmt"]),
     ],
 )
