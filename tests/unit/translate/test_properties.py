@@ -98,7 +98,7 @@ def said(engine: Engine) -> dict[StatusKey, bytes]:
 
 
 @given(starts, histories)
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_incremental_equals_from_scratch(start: list[Resource], history: list[Step]) -> None:
     """Any changes to a working fleet end as a start from scratch does, byte by byte, and the deltas add up to it."""
     followed = Followed(start)
@@ -113,7 +113,7 @@ def test_incremental_equals_from_scratch(start: list[Resource], history: list[St
 
 
 @given(starts, st.lists(resources, max_size=15))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_an_idle_run_changes_nothing(start: list[Resource], found: list[Resource]) -> None:
     """Setting what is already there returns an empty delta."""
     followed = Followed(start)
@@ -127,7 +127,7 @@ def test_an_idle_run_changes_nothing(start: list[Resource], found: list[Resource
 
 
 @given(starts, histories)
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_what_is_written_holds_together(start: list[Resource], history: list[Step]) -> None:
     """Whatever users write, no cluster gets an object that points nowhere, does nothing or has no cause."""
     followed = Followed(start)
@@ -139,7 +139,7 @@ def test_what_is_written_holds_together(start: list[Resource], history: list[Ste
 
 
 @given(starts, histories, traffic_policies)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_a_policy_with_a_fault_changes_nothing(
     start: list[Resource], history: list[Step], policy: TrafficPolicy
 ) -> None:
