@@ -17,6 +17,7 @@ from isthmus.istio.objects import (
     DestinationRule,
     DestinationTraffic,
     EnvoyFilter,
+    HttpMatch,
     HttpRoute,
     RouteTarget,
     ServiceEntry,
@@ -247,18 +248,21 @@ class Fleet:
 
     def _routes(self, cluster: str, found: VirtualService) -> Iterator[str]:
         (host,) = found.spec.hosts
+        spoken = self._http.get((cluster, host), self._ports.get((cluster, host), set()))
         if not found.spec.http:
             yield "has no route"
-        elif found.spec.http[-1].match:
-            yield "has no route for what matches none"
+        ends = [route.match for route in found.spec.http]
+        for port in sorted({match.port for matches in ends for match in matches}):
+            if () not in ends and (HttpMatch(port=port),) not in ends:
+                yield f"has no route for what matches none at port {port or 'of any number'}"
         for i, route in enumerate(found.spec.http):
             if route.name and (cluster, route.name) not in self._filters:
                 yield f"route {i} is called {route.name}, and no filter is about that"
             if not route.match and i < len(found.spec.http) - 1:
                 yield f"route {i} hides those behind it"
             for match in route.match:
-                if match.port and match.port not in self._ports.get((cluster, host), ()):
-                    yield f"route {i} is about port {match.port}, which {host} has not"
+                if match.port and match.port not in spoken:
+                    yield f"route {i} is about port {match.port}, at which {host} does not speak HTTP"
             weights = [each.weight for each in route.route]
             if len(weights) > 1 and sum(weights) != 100:
                 yield f"the weights of route {i} are {weights}"

@@ -113,7 +113,8 @@ def csrf_problems(policy: CsrfPolicy, path: str) -> Iterator[Problem]:
 
 
 def _share(percent: float) -> dict[str, Any]:
-    return {"default_value": {"numerator": round(percent * _PARTS_OF_A_PERCENT), "denominator": "MILLION"}}
+    within = min(max(percent, 0.0), 100.0)  # policies with others are refused, but may be looked at all the same
+    return {"default_value": {"numerator": round(within * _PARTS_OF_A_PERCENT), "denominator": "MILLION"}}
 
 
 def _string(match: StringMatch) -> dict[str, Any]:
