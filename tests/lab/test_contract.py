@@ -22,6 +22,7 @@ TAKEN = {
     "traffic-policy.yaml": "mgmt",
     "access-policy.yaml": "mgmt",
     "virtual-destination.yaml": "mgmt",
+    "traffic-policy-failover.yaml": "mgmt",
     "access-log-record.yaml": "mgmt",
     "bookinfo.yaml": "cluster1",
     "bookinfo-gateway.yaml": "cluster1",
