@@ -18,8 +18,7 @@ from isthmus.translate.gateways.routes import (
     route_problems,
     route_warnings,
 )
-from isthmus.translate.gateways.selection import seniority_of
-from isthmus.translate.membership import Seniority
+from isthmus.translate.membership import Seniority, seniority
 from isthmus.translate.output import StatusKey
 from isthmus.translate.traffic.fields import Field, Value, policy_problems
 
@@ -67,7 +66,7 @@ def key_of(resource: VirtualHost | RouteTable) -> StatusKey:
 
 def host_facts(host: VirtualHost) -> HostFacts | None:
     """Facts of *host*, which has no problem; None if it has no routes: it is ignored then."""
-    return facts_of_spec(host.spec, HostKey(key_of(host)), seniority_of(host), "spec")
+    return facts_of_spec(host.spec, HostKey(key_of(host)), seniority(host), "spec")
 
 
 def facts_of_spec(spec: VirtualHostSpec, key: HostKey, seniority: Seniority, path: str) -> HostFacts | None:

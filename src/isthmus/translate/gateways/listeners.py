@@ -41,8 +41,8 @@ from isthmus.translate.gateways.hosts import (
     host_warnings,
 )
 from isthmus.translate.gateways.routes import LARGEST_WEIGHT, Share, fields_of_route
-from isthmus.translate.gateways.selection import selector_problems, seniority_of
-from isthmus.translate.membership import Seniority
+from isthmus.translate.gateways.selection import selector_problems
+from isthmus.translate.membership import Seniority, seniority
 from isthmus.translate.output import StatusKey
 from isthmus.translate.selectors import Rule, rules_of
 from isthmus.translate.traffic.fields import Field, Value, policy_problems, service_problems
@@ -119,7 +119,7 @@ def listener_facts(gateway: VirtualGateway) -> ListenerFacts:
     http = handler.http or HttpHandler()
     return ListenerFacts(
         key=StatusKey(gateway.KIND, gateway.metadata.namespace, gateway.metadata.name),
-        seniority=seniority_of(gateway),
+        seniority=seniority(gateway),
         protocol=_protocol(handler),
         tls=_tls(options),
         bind=spec.options.bind_address if spec.options else "",
@@ -149,7 +149,7 @@ def inline_hosts(gateway: VirtualGateway) -> Iterator[HostFacts]:
     for i, each in enumerate(handler.http.route_config if handler.http else ()):
         if each.virtual_host is not None:
             path = f"{ROUTES}[{i}].virtualHost"
-            facts = facts_of_spec(each.virtual_host, HostKey(key, i), seniority_of(gateway), path)
+            facts = facts_of_spec(each.virtual_host, HostKey(key, i), seniority(gateway), path)
             if facts is not None:
                 yield facts
 

@@ -20,8 +20,8 @@ from isthmus.translate.gateways.delegation import Flattened, Leaf, Said, Step
 from isthmus.translate.gateways.findings import Finding, Weight
 from isthmus.translate.gateways.hosts import HostKey
 from isthmus.translate.gateways.routes import NOT_OF_ROUTES, fields_of_route, options_warnings
-from isthmus.translate.gateways.selection import ANYWHERE, Head, namespaces_of, selects_object, seniority_of
-from isthmus.translate.membership import Seniority
+from isthmus.translate.gateways.selection import ANYWHERE, Head, namespaces_of, selects_object
+from isthmus.translate.membership import Seniority, seniority
 from isthmus.translate.output import StatusKey
 from isthmus.translate.selectors import EVERYTHING, Term
 from isthmus.translate.traffic.fields import POLICY, Field, Value, fields_of
@@ -108,7 +108,7 @@ def route_rules(policy: TrafficPolicy) -> Iterator[RouteRule]:
     """The route selectors of *policy*, which has no problem."""
     fields = fields_of_route(policy.spec.policy)
     for selector in policy.spec.route_selector:
-        yield RouteRule(policy.ref, seniority_of(policy), selector, fields)
+        yield RouteRule(policy.ref, seniority(policy), selector, fields)
 
 
 def terms_of_object(kind: str, ref: Ref) -> Iterator[Term]:

@@ -13,7 +13,7 @@ from isthmus.api.base import Resource
 from isthmus.api.common import ObjectSelector, SelectorExpression, SelectorOperator
 from isthmus.model.problem import Problem
 from isthmus.model.ref import Ref
-from isthmus.translate.membership import Seniority
+from isthmus.translate.membership import Seniority, seniority
 
 ANYWHERE = "*"
 
@@ -32,13 +32,7 @@ class Head(msgspec.Struct, frozen=True, gc=False):
 
 def head_of(_: Ref, resource: Resource) -> Head:
     """The head of *resource*."""
-    return Head(resource.ref, resource.metadata.labels, seniority_of(resource))
-
-
-def seniority_of(resource: Resource) -> Seniority:
-    """How *resource* sorts among others by age."""
-    meta = resource.metadata
-    return (meta.creation_timestamp or "", meta.namespace, meta.name)
+    return Head(resource.ref, resource.metadata.labels, seniority(resource))
 
 
 def namespaces_of(selector: ObjectSelector, home: str) -> tuple[str, ...]:
