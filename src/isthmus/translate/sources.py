@@ -78,8 +78,12 @@ class Firsts:
         return {group: self._listed(group) for group in touched}
 
     def _join(self, group: Group, ref: Ref) -> bool:
-        self._members.setdefault(group, set()).add(ref)
+        members = self._members.setdefault(group, set())
         first = self._first.setdefault(group, [])
+        incomplete = len(first) < min(self._count, len(members))
+        members.add(ref)
+        if incomplete:
+            return True  # others come first perhaps: who that is tells `_listed`
         if len(first) == self._count and ref > first[-1]:
             return False
         insort(first, ref)

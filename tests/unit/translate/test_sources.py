@@ -60,6 +60,16 @@ def test_the_first_of_each_group_are_kept_whatever_happens(history: list[tuple[s
     assert kept == {group: tuple(refs[:3]) for group, refs in wanted.items()}
 
 
+def test_the_next_in_line_is_kept_though_another_joins_when_a_first_one_leaves() -> None:
+    firsts = Firsts(3, groups)
+    refs = {name: Ref("", "gloo-mesh", name) for name in "abcde"}
+    firsts.update({refs[name]: caller(name, "x") for name in "abcd"})
+
+    found = firsts.update({refs["a"]: None, refs["e"]: caller("e", "x")})
+
+    assert found[MESH, EVERYTHING] == tuple(refs[name] for name in "bcd")
+
+
 def workload(place: tuple[str, str, str], labels: dict[str, str]) -> Workload:
     cluster, namespace, name = place
     found = parse(
