@@ -397,6 +397,7 @@ def _route_faults(route: HttpRoute) -> Iterator[str]:
         (Uri(Kind.PREFIX, "/reviews"), Uri(Kind.PREFIX, "/v1"), Uri(Kind.PREFIX, "/reviews/v1")),
         (Uri(Kind.PREFIX, "/reviews/"), Uri(Kind.EXACT, "/v1"), Uri(Kind.EXACT, "/reviews/v1")),
         (Uri(Kind.PREFIX, "/a.b"), Uri(Kind.REGEX, "/x|/y"), Uri(Kind.REGEX, r"/a\.b(?:/x|/y)")),
+        (Uri(Kind.PREFIX, "/api"), Uri(Kind.REGEX, "^/v[0-9]+"), Uri(Kind.REGEX, "/api(?:/v[0-9]+)")),
         (Uri(Kind.PREFIX, "/a", True), Uri(Kind.PREFIX, "/b"), Uri(Kind.REGEX, "(?i:/a)/b.*")),
         (Uri(Kind.PREFIX, "/a"), Uri(Kind.EXACT, "/b", True), Uri(Kind.REGEX, "/a(?i:/b)")),
         (Uri(Kind.PREFIX, "/a", True), Uri(Kind.EXACT, "/b", True), Uri(Kind.EXACT, "/a/b", True)),
@@ -494,6 +495,70 @@ def test_the_shortest_way_back_is_found() -> None:
 
 def status_key(resource: Resource) -> StatusKey:
     return StatusKey(resource.KIND, resource.metadata.namespace, resource.metadata.name)
+
+
+def to_table(number: int, **matcher: str) -> Route:
+    uri = StringMatch(**matcher) if matcher else None
+    ref = ObjectRef(name=f"t{number}", namespace="gloo-mesh")
+    return Route(matchers=(HttpMatcher(uri=uri),) if uri else (), delegate_action=DelegateAction(refs=(ref,)))
+
+
+@pytest.mark.parametrize(
+    ("matchers", "count", "owner", "error"),
+    [
+        (({},), 600, "t31", "spec.routes[0].delegateAction: more than 32 tables on the way from shop"),
+        (
+            ({"prefix": "/a"}, {"prefix": "/b"}), 20, "shop",
+            "spec.routes: routes of tables match in more than 10000 ways; some get 503",
+        ),
+    ],
+)  # fmt: skip
+def test_delegation_ends(matchers: tuple[dict[str, str], ...], count: int, owner: str, error: str) -> None:
+    """However many tables lead to the next, what is left out gets 503 and is told of."""
+    engine = Engine()
+    tables = [
+        RouteTable(
+            metadata=meta(f"t{i}"), spec=RouteTableSpec(routes=tuple(to_table(i + 1, **each) for each in matchers))
+        )
+        for i in range(count)
+    ]
+    answer = Route(direct_response_action=DirectResponseAction(status=200))
+    last = RouteTable(metadata=meta(f"t{count}"), spec=RouteTableSpec(routes=(answer,)))
+    host = VirtualHost(
+        metadata=meta("shop"), spec=VirtualHostSpec(domains=("shop.example.com",), routes=(to_table(0), answer))
+    )
+    for resource in (*start(), host, *tables, last):
+        engine.set(resource)
+
+    engine.run()
+
+    written, *_ = [o.object for o in engine.outputs().values() if isinstance(o.object, VirtualService)]
+    answers = [route.direct_response.status for route in written.spec.http if route.direct_response]
+    told = {key.name: msgspec.to_builtins(engine.status(key)).get("errors", ()) for key in engine.status_keys()}
+    assert answers[-2:] == [503, 200]
+    assert len(answers) < 10_000
+    assert {name: errors for name, errors in told.items() if errors} == {owner: (error,)}
+
+
+def test_a_method_that_one_of_two_matchers_has_is_enough() -> None:
+    engine = Engine()
+    both = tuple(HttpMatcher(uri=StringMatch(prefix="/api"), method=method) for method in ("GET", "POST"))
+    way = DelegateAction(refs=(ObjectRef(name="t", namespace="gloo-mesh"),))
+    host = VirtualHost(
+        metadata=meta("shop"),
+        spec=VirtualHostSpec(domains=("shop.example.com",), routes=(Route(matchers=both, delegate_action=way),)),
+    )
+    answer = Route(matchers=(HttpMatcher(method="GET"),), direct_response_action=DirectResponseAction(status=200))
+    table = RouteTable(metadata=meta("t"), spec=RouteTableSpec(routes=(answer,)))
+    for resource in (*start(), host, table):
+        engine.set(resource)
+
+    engine.run()
+
+    written, *_ = [o.object for o in engine.outputs().values() if isinstance(o.object, VirtualService)]
+    (route,) = written.spec.http
+    assert [match.method.exact for match in route.match if match.method] == ["GET"]
+    assert msgspec.to_builtins(engine.status(status_key(table)))["state"] == "ACCEPTED"
 
 
 def test_the_guides_example_works() -> None:

@@ -16,14 +16,17 @@ from isthmus.istio import objects as istio
 from isthmus.model.ref import Ref
 from isthmus.translate.gateways.findings import Finding, Weight
 from isthmus.translate.gateways.hosts import HostFacts, HostKey, TableFacts
-from isthmus.translate.gateways.routes import Answer, Delegate, Forward, RouteFacts
+from isthmus.translate.gateways.routes import UNREACHABLE, Answer, Delegate, Forward, RouteFacts
 from isthmus.translate.membership import Seniority
 from isthmus.translate.output import StatusKey
 from isthmus.translate.traffic.conditions import Kind, Path, Request
 from isthmus.translate.traffic.fields import LONGEST_REGEX, Field, Value
 
-Lookup = Callable[[str, Delegate], Iterable[TableFacts]]
-"""The tables that an object in a namespace delegates to, in order; only those that can be used."""
+MAX_DEPTH = 32  # tables on the way from a host; far more than people read, far less than Python's stack
+MAX_REQUESTS = 10_000  # that a host's tables match; they multiply where several routes lead to one table
+
+Lookup = Callable[[str, Delegate], Iterable[TableFacts | None]]
+"""The tables that an object in a namespace delegates to, in order; None for one that cannot be used."""
 
 
 class Said(msgspec.Struct, frozen=True, gc=False):
@@ -85,45 +88,94 @@ class _Above(msgspec.Struct, frozen=True, gc=False):
 
 def flatten(host: HostFacts, lookup: Lookup) -> Flattened:
     """*host*, with the routes of its tables. *lookup* never leads back to a table that is on the way."""
-    owner, findings = host.key.owner, dict[Finding, None]()
-    path = f"{host.path}.options.trafficPolicy"
+    owner, path = host.key.owner, f"{host.path}.options.trafficPolicy"
     above = _Above(host.name, (Request(),), {field: Said(value, owner, path) for field, value in host.fields.items()})
-    leaves = tuple(_leaves(host.routes, owner, above, lookup, findings))
-    return Flattened(host.key, host.name, host.seniority, host.domains, leaves, tuple(findings))
+    flattener = _Flattener(host, lookup)
+    leaves, _ = flattener.leaves(host.routes, owner, above)
+    return Flattened(host.key, host.name, host.seniority, host.domains, leaves, tuple(flattener.findings))
 
 
-def _leaves(
-    routes: tuple[RouteFacts, ...], owner: StatusKey, above: _Above, lookup: Lookup, findings: dict[Finding, None]
-) -> Iterator[Leaf]:
-    for index, route in enumerate(routes):
-        requests = tuple(_joined(route, owner, above, findings))
-        if not requests:
-            continue
-        said = {**above.said, **{f: Said(v, owner, f"{route.path}.options") for f, v in route.fields.items()}}
-        name, way = f"{above.name}.{route.name}", (*above.way, Step(owner, index))
-        if not isinstance(route.action, Delegate):
-            yield Leaf(name, requests, route.action, said, way, route.path)
-            continue
-        tables = sorted(lookup(owner.namespace, route.action), key=lambda table: -table.weight)
-        below: list[tuple[int, Leaf]] = []
+class _Flattener:
+    """Follows the delegations of *host*, and gathers what is wrong with them."""
+
+    def __init__(self, host: HostFacts, lookup: Lookup) -> None:
+        self._host = host
+        self._lookup = lookup
+        self._left = MAX_REQUESTS
+        self.findings: dict[Finding, None] = {}
+
+    def leaves(self, routes: tuple[RouteFacts, ...], owner: StatusKey, above: _Above) -> tuple[tuple[Leaf, ...], bool]:
+        """What *routes* of *owner* come to, and whether that is all of them."""
+        made: list[Leaf] = []
+        complete = True
+        for index, route in enumerate(routes):
+            if above.way and not self._fits(len(above.requests) * len(route.requests)):
+                return tuple(made), False
+            requests = tuple(_joined(route, owner, above, self.findings))
+            if not requests:
+                complete = False
+                continue
+            said = {**above.said, **{f: Said(v, owner, f"{route.path}.options") for f, v in route.fields.items()}}
+            way = (*above.way, Step(owner, index))
+            here = _Above(f"{above.name}.{route.name}", requests, said, way)
+            if isinstance(route.action, Delegate):
+                made += self._below(route, route.action, owner, here)
+            else:
+                made.append(Leaf(here.name, requests, route.action, said, way, route.path))
+        return tuple(made), complete
+
+    def _below(self, route: RouteFacts, action: Delegate, owner: StatusKey, here: _Above) -> Iterator[Leaf]:
+        """The routes of the tables that *route* delegates to.
+
+        Where any is left out, requests that are meant for it must not fall to what comes after *route*.
+        """
+        tables, complete = self._tables(route, action, owner, here)
+        found: list[tuple[int, Leaf]] = []
         for table in tables:
-            inherited = _Above(f"{name}.{table.key.name}", requests, said, way)
-            below += [(-table.weight, leaf) for leaf in _leaves(table.routes, table.key, inherited, lookup, findings)]
-        if route.action.by_specificity:
-            below.sort(key=lambda found: (found[0], found[1].rank))
-        yield from (leaf for _, leaf in below)
+            inherited = msgspec.structs.replace(here, name=f"{here.name}.{table.key.name}")
+            leaves, whole = self.leaves(table.routes, table.key, inherited)
+            found += [(-table.weight, leaf) for leaf in leaves]
+            complete = complete and whole
+        if action.by_specificity:
+            found.sort(key=lambda each: (each[0], each[1].rank))
+        yield from (leaf for _, leaf in found)
+        if not complete:
+            yield Leaf(here.name, here.requests, UNREACHABLE, dict(here.said), here.way, route.path)
+
+    def _tables(
+        self, route: RouteFacts, action: Delegate, owner: StatusKey, here: _Above
+    ) -> tuple[list[TableFacts], bool]:
+        """The tables that *route* delegates to, in order, and whether these are all that it names."""
+        if len(here.way) > MAX_DEPTH:
+            text = f"{route.path}.delegateAction: more than {MAX_DEPTH} tables on the way from {self._host.name}"
+            self.findings[Finding(owner, Weight.ERROR, text)] = None
+            return [], False
+        named = tuple(self._lookup(owner.namespace, action))
+        usable = [table for table in named if table is not None]
+        return sorted(usable, key=lambda table: -table.weight), len(usable) == len(named)
+
+    def _fits(self, count: int) -> bool:
+        """Whether *count* requests more are not too many."""
+        self._left = max(self._left - count, -1)
+        if self._left < 0:
+            text = f"{self._host.path}.routes: routes of tables match in more than {MAX_REQUESTS} ways; some get 503"
+            self.findings[Finding(self._host.key.owner, Weight.ERROR, text)] = None
+        return self._left >= 0
 
 
 def _joined(route: RouteFacts, owner: StatusKey, above: _Above, findings: dict[Finding, None]) -> Iterator[Request]:
-    """What requests must look like to meet *route* and one of the routes above."""
+    """What requests must look like to meet *route* and one of the routes above; findings say why none can."""
     made: dict[Request, None] = {}
+    refused: dict[Finding, None] = {}
     for parent in above.requests:
         for child in route.requests:
             both = _both(parent, child)
             if isinstance(both, Request):
                 made[both] = None
             else:
-                findings[Finding(owner, Weight.ERROR, f"{route.path}.matchers: {both} {above.name}")] = None
+                refused[Finding(owner, Weight.ERROR, f"{route.path}.matchers: {both} {above.name}")] = None
+    if not made:
+        findings.update(refused)
     for request in made:
         rewrites = isinstance(route.action, Forward) and route.action.rewrite
         if request.path.kind is Kind.REGEX and (rewrites or _rewrites_prefix(route.action)):
@@ -162,7 +214,7 @@ def appended(parent: Path, child: Path) -> Path:
         return Path(child.kind, before + child.text, child.ignore_case)
     front = f"(?i:{re.escape(before)})" if parent.ignore_case else re.escape(before)
     if child.kind is Kind.REGEX:
-        return Path(Kind.REGEX, f"{front}(?:{child.text})")
+        return Path(Kind.REGEX, f"{front}(?:{child.text.removeprefix('^')})")
     back = f"(?i:{re.escape(child.text)})" if child.ignore_case else re.escape(child.text)
     return Path(Kind.REGEX, front + back + (".*" if child.kind is Kind.PREFIX else ""))
 

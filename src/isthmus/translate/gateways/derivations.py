@@ -370,7 +370,8 @@ class Gateways:
                 Finding(listener.key, Weight.LATER, f"{path}: no Service {name} on cluster {cluster}, so {what}")
             )
             refuses += [guard.field] if guard.closed else []
-        return Around(listener.fields, guards, refuses), tuple(findings)
+        asks = tuple(guard.field for guard in listener.guards)
+        return Around(_called(listener.key), listener.fields, guards, refuses, asks), tuple(findings)
 
     def _server(self, fetch: Fetch, guard: Guard, cluster: str) -> ServiceFacts | None:
         """The service of *guard* on *cluster*; of several in any namespace the first by name."""

@@ -175,7 +175,7 @@ class Hosts:
                 if self._usable(fetch, ref) is not None:
                     tables[ref] = None
                 elif fetch.get(self.table_problems, ref) or fetch.get(self._cycles, ref):
-                    text = f"{path}.delegateAction: {called} is INVALID, so its routes are left out"
+                    text = f"{path}.delegateAction: {called} is INVALID, so what is meant for it gets 503"
                     findings[Finding(owner, Weight.WARNING, text)] = None
                 else:
                     findings[Finding(owner, Weight.LATER, f"{path}.delegateAction.refs: {called} not found")] = None
@@ -207,9 +207,8 @@ class Hosts:
         return tuple(sorted(seen))
 
     def _flatten(self, fetch: Fetch, _: object, host: HostFacts) -> Flattened:
-        def lookup(home: str, delegate: Delegate) -> Iterator[TableFacts]:
-            found = (self._usable(fetch, ref) for ref in self._named(fetch, home, delegate))
-            return (table for table in found if table is not None)
+        def lookup(home: str, delegate: Delegate) -> Iterator[TableFacts | None]:
+            return (self._usable(fetch, ref) for ref in self._named(fetch, home, delegate))
 
         return flatten(host, lookup)
 

@@ -76,6 +76,9 @@ class Delegate(msgspec.Struct, frozen=True, gc=False):
 Answer = istio.HttpRedirect | istio.DirectResponse
 """What a gateway answers itself."""
 
+UNREACHABLE = istio.DirectResponse(status=503)
+"""What requests get that nothing can be done with: without it they would fall to a more general route."""
+
 
 class RouteFacts(msgspec.Struct, frozen=True, gc=False):
     """A route without a fault of its own; *path* is where it is written."""

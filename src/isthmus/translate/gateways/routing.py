@@ -13,7 +13,7 @@ from isthmus.translate.federation.objects import subset_name
 from isthmus.translate.gateways.delegation import Leaf
 from isthmus.translate.gateways.findings import Finding, Weight
 from isthmus.translate.gateways.policies import Treated, TreatedHost
-from isthmus.translate.gateways.routes import Forward, Share
+from isthmus.translate.gateways.routes import UNREACHABLE, Forward, Share
 from isthmus.translate.output import StatusKey
 from isthmus.translate.traffic.asking import ASKED, is_free
 from isthmus.translate.traffic.conditions import ANY_SENDER, Condition, Request
@@ -24,8 +24,8 @@ from isthmus.translate.traffic.routes import Reachable, Unreachable, Use, with_f
 REFUSED = istio.DirectResponse(status=403)
 """What requests get that a server should be asked about which is not there."""
 
-UNREACHABLE = istio.DirectResponse(status=503)
-"""What requests get that no destination can be given to: without it they would fall to a more general route."""
+_ASKING = (Field.EXTAUTH, Field.RATE_LIMIT)
+"""What routes say to servers that a VirtualGateway asks, if it does."""
 
 _OF_ANSWERS = (Field.CORS, Field.HEADERS)
 """What Istio takes on routes that send nothing on."""
@@ -40,14 +40,17 @@ class Lookup(msgspec.Struct, frozen=True):
 
 
 class Around(msgspec.Struct, frozen=True):
-    """What a VirtualGateway says of all its routes."""
+    """What a VirtualGateway, *called* so, says of all its routes."""
 
+    called: str
     defaults: Mapping[Field, Value] = {}
     """What counts for routes of which nothing else is said."""
     guards: Mapping[Field, RouteFilter] = {}
     """The filters in the chain that ask servers."""
     refuses: Collection[Field] = ()
     """Servers that are to be asked, are not there, and without which requests are refused."""
+    asks: Collection[Field] = ()
+    """Servers that are to be asked, there or not."""
 
 
 class HostRouting(msgspec.Struct, frozen=True, gc=False):
@@ -99,6 +102,7 @@ class _Router:
         leaf, action = treated.leaf, treated.leaf.action
         values = {**around.defaults, **{field: said.value for field, said in treated.said.items()}}
         filters = tuple(_filters(values, around))
+        self._tell_unasked(treated, around)
         made = istio.HttpRoute(name=self._name(leaf, filters), match=_matches(leaf.requests))
         if _is_refused(values, around):
             made = msgspec.structs.replace(made, direct_response=REFUSED)
@@ -114,6 +118,15 @@ class _Router:
         else:
             made = msgspec.structs.replace(made, direct_response=action)
         return with_fields(made, {field: value for field, value in values.items() if field in _OF_ANSWERS})
+
+    def _tell_unasked(self, treated: Treated, around: Around) -> None:
+        for field in _ASKING:
+            said = treated.said.get(field)
+            if said is None or field in around.asks or (isinstance(said.value, RouteFilter) and is_free(said.value)):
+                continue
+            what = "requests are refused" if field is Field.EXTAUTH else "requests are not limited"
+            text = f"{said.path}.{field.value}: {around.called} has no routeOptions.{field.value}, so {what}"
+            self._findings[Finding(said.who, Weight.ERROR, text)] = None
 
     def _name(self, leaf: Leaf, said: tuple[RouteFilter, ...]) -> str:
         """The route's name; one that filters are told about says what, since an EnvoyFilter finds it by that alone."""
@@ -198,9 +211,10 @@ def _filters(values: Mapping[Field, Value], around: Around) -> Iterator[RouteFil
 
 
 def _is_refused(values: Mapping[Field, Value], around: Around) -> bool:
-    """Whether requests cannot be let pass, since a server that should be asked is not there."""
+    """Whether requests cannot be let pass, since nobody is there whom a route or the VirtualGateway wants asked."""
     asked = values.get(Field.EXTAUTH, ASKED)
-    unasked = Field.EXTAUTH in around.refuses and isinstance(asked, RouteFilter) and not is_free(asked)
+    nobody = Field.EXTAUTH in around.refuses or (Field.EXTAUTH in values and Field.EXTAUTH not in around.asks)
+    unasked = nobody and isinstance(asked, RouteFilter) and not is_free(asked)
     return unasked or (Field.RATE_LIMIT in around.refuses and Field.RATE_LIMIT in values)
 
 
