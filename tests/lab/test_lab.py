@@ -36,7 +36,7 @@ def test_from_nothing_to_the_first_answer_across_clusters(directory: Path) -> No
     started = time.monotonic()
     lab.run("meshctl", "lab", "up", timeout=UP_SECONDS)
     up = time.monotonic() - started
-    for heading in ("The management plane", "Register both clusters", "Federate"):
+    for heading in ("The management plane", "Register both clusters", "Federate", "Deny by default, allow by policy"):
         for block in commands(heading):
             lab.shell(block)
     answer = eventually("reviews of cluster2 answer", partial(answered, lab), within=300)
