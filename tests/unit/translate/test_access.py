@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import msgspec
 
-from isthmus.api.access_policy import AccessPolicy, AccessPolicySpec
+from isthmus.api.access_policy import AccessPolicy, AccessPolicySpec, AccessPolicyStatus
 from isthmus.api.base import Resource
-from isthmus.api.common import ClusterObjectRef, IdentitySelector, KubeServiceAccountRefs
+from isthmus.api.common import ApprovalState, ClusterObjectRef, IdentitySelector, KubeServiceAccountRefs
 from isthmus.api.discovery import Mesh
 from isthmus.istio.kinds import AUTHORIZATION_POLICY
 from isthmus.istio.objects import AuthorizationPolicy
-from isthmus.translate import Engine, Translation
+from isthmus.translate import Engine, StatusKey, Translation
 from isthmus.translate.access.rules import MOST_BYTES
 from tests.unit.translate.fleets import engine_of, federated_pair, mesh, meta, service
 
@@ -82,6 +82,33 @@ def test_a_trust_domain_that_changes_goes_into_every_rule_in_one_run() -> None:
     both = ["cluster1/ns/default/sa/client", "renewed/ns/default/sa/client"]
     assert all(principals(made) == both for made in during.values())
     assert all(principals(made) == ["renewed/ns/default/sa/client"] for made in after.values())
+
+
+def test_cluster_local_names_nobody_where_proxies_take_it_for_their_own_domain() -> None:
+    """There productpage of cluster2 would pass for that of cluster1, whose trust domain cluster.local is."""
+    asked = policy("client")
+    engine = running(*federated_pair(), asked, with_domain("cluster.local"))
+
+    found = {cluster: made for (cluster, name), made in written(everything(engine)).items() if name == "reviews"}
+
+    assert principals(found["cluster1"]) == ["cluster.local/ns/default/sa/client"]
+    assert found["cluster2"] is not None
+    assert found["cluster2"].spec.rules == ()  # nobody
+    status = engine.status(StatusKey(AccessPolicy.KIND, asked.metadata.namespace, asked.metadata.name))
+    assert isinstance(status, AccessPolicyStatus)
+    assert status.destinations["reviews-default-cluster1.gloo-mesh."].state is ApprovalState.ACCEPTED
+    refused = status.destinations["reviews-default-cluster2.gloo-mesh."]
+    assert refused.state is ApprovalState.INVALID
+    assert "set a trustDomain on cluster cluster1" in refused.errors[0]
+
+
+def test_an_alias_cluster_local_is_left_out_where_proxies_take_it_for_their_own_domain() -> None:
+    engine = running(*federated_pair(), policy("client"), with_domain("cluster1", "cluster.local"))
+
+    found = {cluster: made for (cluster, name), made in written(everything(engine)).items() if name == "reviews"}
+
+    assert principals(found["cluster1"]) == ["cluster.local/ns/default/sa/client", "cluster1/ns/default/sa/client"]
+    assert principals(found["cluster2"]) == ["cluster1/ns/default/sa/client"]
 
 
 def with_domain(domain: str, *aliases: str) -> Mesh:

@@ -15,8 +15,9 @@ from isthmus.istio import objects as istio
 from isthmus.model.names import sanitize
 from isthmus.model.problem import Problem
 from isthmus.model.ref import Ref
+from isthmus.translate.access.evaluation import LOCAL_TRUST_DOMAIN
 from isthmus.translate.access.facts import AccessFacts, access_facts, problems_of
-from isthmus.translate.access.rules import Refusal, authorize, split
+from isthmus.translate.access.rules import Named, Refusal, authorize, split
 from isthmus.translate.facts import MeshFacts, ServiceFacts
 from isthmus.translate.federation.derivations import Federation
 from isthmus.translate.federation.objects import metadata
@@ -92,7 +93,7 @@ class Access:
         self._modes: Collection[Ref, GlobalAccessPolicy] = graph.map(
             "global access policies", virtual_meshes, lambda _, each: each.spec.global_access_policy
         )
-        self.domains: Collection[Ref, dict[str, tuple[str, ...]]] = graph.derive(
+        self.domains: Collection[Ref, dict[str, Named]] = graph.derive(
             "trust domains of callers", meshes, self._callers_of
         )
         self.applied: Collection[Ref, Applied] = graph.derive("applied access policies", services, self._apply)
@@ -116,22 +117,27 @@ class Access:
             graph.expand("global access control", meshes, self._deny),
         )
 
-    def _callers_of(self, fetch: Fetch, ref: Ref, mesh: MeshFacts) -> dict[str, tuple[str, ...]]:
+    def _callers_of(self, fetch: Fetch, ref: Ref, mesh: MeshFacts) -> dict[str, Named]:
         """Trust domains, by cluster, of the meshes whose workloads can call those of *mesh*.
 
         While a mesh changes its domain, its workloads show the old one until they restart; then the old one is among
-        its aliases. An alias that is another mesh's own domain is left out: it would make two callers one.
-        Source: https://istio.io/latest/docs/tasks/security/authorization/authz-td-migration/
+        its aliases. An alias that is another mesh's own domain is left out: it would make two callers one. So is
+        ``cluster.local``, which the proxies of *mesh* take for its own domain, unless it is one of its names.
+        Source: https://istio.io/latest/docs/tasks/security/authorization/authz-td-migration/,
+        https://github.com/istio/istio/blob/master/pilot/pkg/security/trustdomain/bundle.go
         """
         member = fetch.get(self._membership.member, ref)
         group = fetch.get(self._membership.facts, member.virtual_mesh) if member is not None else None
         meshes = {each.ref: each for each in (*(group.members if group is not None else ()), mesh)}.values()
         taken = {each.trust_domain for each in meshes}
-        found: dict[str, tuple[str, ...]] = {}
+        misread = {LOCAL_TRUST_DOMAIN} - {mesh.trust_domain, *mesh.trust_domain_aliases}
+        found: dict[str, Named] = {}
         for each in meshes:
             own = (each.trust_domain,) if each.trust_domain else ()
             aliases = tuple(alias for alias in each.trust_domain_aliases if alias not in taken) if own else ()
-            found[each.cluster] = tuple(dict.fromkeys((*found.get(each.cluster, ()), *own, *aliases)))
+            before = found.get(each.cluster, Named(()))
+            domains = dict.fromkeys(name for name in (*before.domains, *own, *aliases) if name not in misread)
+            found[each.cluster] = Named(tuple(domains), before.ambiguous or each.trust_domain in misread)
         return found
 
     def _apply(self, fetch: Fetch, _: Ref, service: ServiceFacts) -> Applied | None:
@@ -146,7 +152,7 @@ class Access:
         if not service.selector:
             error = "the Service selects no pods by labels, so nothing can be allowed or refused there"
             return Guarded(service.service.cluster, policies, (), (), warnings, error)
-        domains: dict[str, tuple[str, ...]] | None = fetch.get(self.domains, service.mesh)
+        domains: dict[str, Named] | None = fetch.get(self.domains, service.mesh)
         authorized = authorize(applied.policies, domains or {})
         annotations = parents_annotation(parents(AccessPolicy.KIND, *policies))
         where = service.service

@@ -12,10 +12,21 @@ import msgspec
 
 from isthmus.istio import objects as istio
 from isthmus.model.ref import Ref
+from isthmus.translate.access.evaluation import LOCAL_TRUST_DOMAIN
 from isthmus.translate.access.facts import AccessFacts, Account, Callers
 
-Domains = Mapping[str, Sequence[str]]
-"""The trust domains of each cluster that can call; none where they are not known."""
+
+class Named(msgspec.Struct, frozen=True, gc=False):
+    """How a mesh's policies name the callers of one cluster."""
+
+    domains: tuple[str, ...]
+    """Their trust domains; none where they are not known."""
+    ambiguous: bool = False
+    """Whether their own domain is left out: in these policies its name means another one."""
+
+
+Domains = Mapping[str, Named]
+"""The names of callers, by each cluster that can call."""
 
 MOST_BYTES = 400_000  # of one object's rules; etcd takes 1.5 MiB with its old and new state in one request
 
@@ -133,16 +144,10 @@ def _source(policy: Ref, callers: Callers, domains: Domains, refusals: dict[Refu
     for account in callers.accounts:
         clusters = (account.cluster,) if account.cluster else tuple(domains)
         for cluster in clusters:
-            found = domains.get(cluster)
-            if found:
-                principals.update(_principal(domain, account) for domain in found)
-            elif found is None:
-                message = f"cluster {cluster} is not in the virtual mesh: callers there match nobody"
+            named = domains.get(cluster)
+            principals.update(_principal(domain, account) for domain in (named.domains if named is not None else ()))
+            if message := _unnamed(cluster, named):
                 refusals[Refusal(policy, message)] = None
-            else:
-                refusals[
-                    Refusal(policy, f"Trust domain not found for cluster {cluster}: callers there match nobody")
-                ] = None
     if callers.accounts and not principals:
         return None  # an empty list would be anybody
     return istio.Source(
@@ -151,6 +156,18 @@ def _source(policy: Ref, callers: Callers, domains: Domains, refusals: dict[Refu
         request_principals=callers.tokens,
         not_request_principals=callers.not_tokens,
     )
+
+
+def _unnamed(cluster: str, named: Named | None) -> str:
+    """Why callers on *cluster* match nobody; empty if they have names."""
+    if named is None:
+        return f"cluster {cluster} is not in the virtual mesh: callers there match nobody"
+    if named.ambiguous:
+        return (
+            f"the trust domain of cluster {cluster} is {LOCAL_TRUST_DOMAIN}, which in policies here means the callee's "
+            f"own: callers there match nobody; set a trustDomain on cluster {cluster}"
+        )
+    return "" if named.domains else f"Trust domain not found for cluster {cluster}: callers there match nobody"
 
 
 def _principal(domain: str, account: Account) -> str:
