@@ -6,6 +6,8 @@ https://istio.io/latest/docs/reference/config/networking/service-entry/ and its 
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Iterable
 
 import msgspec
@@ -23,6 +25,8 @@ Pairs = tuple[tuple[str, str], ...]
 
 CLUSTER_LABEL = "cluster"
 ISTIO_MUTUAL = istio.ClientTls(mode="ISTIO_MUTUAL")
+
+_PLAIN = re.compile("[a-z0-9]+")
 
 
 class LabelShare(msgspec.Struct, frozen=True, gc=False):
@@ -51,8 +55,14 @@ def rule_name(service: Ref) -> str:
 
 
 def subset_name(labels: Pairs) -> str:
-    """Name of the subset with *labels*, which are sorted. Source: reference, TrafficPolicy field translation."""
-    return sanitize("-".join(f"{name}-{value}" for name, value in labels))
+    """Name of the subset with *labels*, which are sorted. Source: reference, TrafficPolicy field translation.
+
+    What the name alone does not tell apart, such as ``1.0`` and ``1-0``, a hash does.
+    """
+    name = "-".join(f"{name}-{value}" for name, value in labels)
+    if not all(_PLAIN.fullmatch(part) for pair in labels for part in pair):
+        name += f"-{hashlib.sha256(repr(labels).encode()).hexdigest()[:8]}"
+    return sanitize(name)
 
 
 def metadata(name: str, namespace: str, annotations: dict[str, str]) -> istio.Metadata:
