@@ -117,6 +117,7 @@ class Condition(msgspec.Struct, frozen=True, gc=False):
         return (
             request.path.kind,
             -len(request.path.text),
+            request.path.ignore_case,
             request.path,
             -len(with_headers),
             -len(request.query),
