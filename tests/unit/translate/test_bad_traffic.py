@@ -8,16 +8,18 @@ import pytest
 
 from isthmus.api.base import Resource
 from isthmus.api.common import ApprovalState
+from isthmus.api.discovery import ServicePort
 from isthmus.api.parse import ParseFailure, parse
 from isthmus.api.traffic_policy import TrafficPolicy, TrafficPolicyStatus
 from isthmus.istio.kinds import DESTINATION_RULE, VIRTUAL_SERVICE
-from isthmus.istio.objects import DestinationRule, VirtualService
+from isthmus.istio.objects import DestinationRule, PortSelector, StringMatch, VirtualService
 from isthmus.model.ref import Ref
 from isthmus.translate import Engine
+from isthmus.translate.federation.objects import subset_name
 from isthmus.translate.output import StatusKey
 from isthmus.translate.sources import MAX_LISTED_WORKLOADS
 from isthmus.translate.statuses import MAX_LISTED_POLICIES
-from tests.unit.translate.fleets import gateway, mesh, service, virtual_mesh, workload
+from tests.unit.translate.fleets import HTTP, gateway, mesh, service, virtual_mesh, workload
 
 REVIEWS = "reviews-default-cluster1.gloo-mesh."
 ONTO_REVIEWS = {
@@ -109,6 +111,14 @@ def routes(engine: Engine) -> VirtualService | None:
             {"corsPolicy": {"allowOrigins": [{"regex": "(?<=a)b"}]}},
             "spec.policy.corsPolicy.allowOrigins[0].regex: '(?<=a)b' is no regular expression of RE2",
         ),
+        (
+            {"corsPolicy": {"allowOrigins": [{"suffix": "." * 600}]}},
+            "spec.policy.corsPolicy.allowOrigins[0]: has 1202 characters, where Istio takes 1024",
+        ),
+        (
+            {"trafficShift": {"destinations": [{"virtualDestination": {"name": "reviews-global"}}]}},
+            "spec.policy.trafficShift.destinations[0].virtualDestination: malformed virtualDestination: needs name and",
+        ),
     ],
 )
 def test_a_fault_of_its_own_is_said_and_harms_nobody_else(said: Any, text: str) -> None:
@@ -138,6 +148,129 @@ def test_a_matcher_that_re2_refuses_is_said() -> None:
 
     assert "spec.httpRequestMatchers[0].uri.regex" in status(engine, "bad").errors[0]
     assert routes(engine) is None
+
+
+def test_a_suffix_that_is_too_long_as_a_regular_expression_is_said() -> None:
+    engine = fleet(policy("bad", matchers=[{"uri": {"suffix": "." * 600}}], requestTimeout="2s"))
+
+    assert status(engine, "bad").errors == (
+        "spec.httpRequestMatchers[0].uri.suffix: has 1202 characters, where Istio takes 1024: shorten it, or use "
+        "several matchers",
+    )
+    assert routes(engine) is None
+
+
+def test_a_destination_named_without_its_cluster_is_said_and_not_waited_for() -> None:
+    nowhere = {"kubeServiceRefs": {"services": [{"name": "reviews", "namespace": "default"}]}}
+    engine = fleet(policy("bad", onto=nowhere, requestTimeout="2s"))
+
+    found = status(engine, "bad")
+
+    assert found.state is ApprovalState.INVALID
+    assert found.errors[0] == (
+        "spec.destinationSelector[0].kubeServiceRefs.services[0]: Invalid Destination selector: malformed "
+        "kubeServiceRef: needs name, namespace and clusterName"
+    )
+
+
+def test_a_shift_of_a_port_that_speaks_no_http_leaves_the_others() -> None:
+    """The port is the service's own, so the shift is about calls of that port, which are no requests."""
+    ports = (HTTP, ServicePort(port=9999, name="tcp-x", protocol="TCP", target_port_number=9999))
+    shift = {"destinations": [to("cluster1", port=9999)]}
+    engine = fleet(service("cluster1", "reviews", ports=ports), policy("mute", trafficShift=shift, requestTimeout="2s"))
+
+    made = routes(engine)
+
+    assert made is not None
+    assert [target.destination.port for route in made.spec.http for target in route.route] == [PortSelector(9080)]
+    assert status(engine, "mute").destinations[REVIEWS].warnings == (
+        "spec.policy.trafficShift: port 9999 speaks no HTTP, so calls of it stay as they are",
+    )
+
+
+def test_the_only_port_of_a_service_is_shifted_to_a_port_of_another_number() -> None:
+    port = ServicePort(port=80, name="http", protocol="TCP", target_port_number=80)
+    engine = fleet(
+        service("cluster2", "reviews", ports=(port,)), policy("other", trafficShift={"destinations": [to(port=80)]})
+    )
+
+    made = routes(engine)
+
+    assert made is not None
+    assert [route.route[0].destination.port for route in made.spec.http] == [PortSelector(80)]
+
+
+@pytest.mark.parametrize(
+    ("field", "what"), [("trafficShift", "traffic shift"), ("mirror", "mirror")], ids=("shift", "mirror")
+)
+def test_requests_go_to_no_port_that_is_not_tcp(field: str, what: str) -> None:
+    """A port number that both have counts once, and one that only UDP has not at all."""
+    dns = tuple(
+        ServicePort(port=port, name=f"{protocol.lower()}-{port}", protocol=protocol)
+        for port, protocol in ((53, "UDP"), (80, "TCP"), (80, "UDP"))
+    )
+
+    def said(**more: Any) -> Any:
+        return {"destinations": [to(**more)]} if field == "trafficShift" else {**to(), **more}
+
+    engine = fleet(
+        service("cluster2", "reviews", ports=dns),
+        policy("udp", 0, matchers=[{"uri": {"exact": "/udp"}}], **{field: said(port=53)}),
+        policy("tcp", 1, matchers=[{"uri": {"exact": "/tcp"}}], **{field: said()}),
+    )
+
+    assert status(engine, "udp").destinations[REVIEWS].errors == (
+        f"spec.policy.{field}: specified port 53 does not exist for {what} destination service "
+        "reviews.default.cluster2",
+    )
+    assert status(engine, "tcp").state is ApprovalState.ACCEPTED
+    made = routes(engine)
+    assert made is not None
+    (tcp,) = (route for route in made.spec.http if route.match and route.match[0].uri == StringMatch(exact="/tcp"))
+    target = tcp.route[0].destination if field == "trafficShift" else tcp.mirror
+    assert target is not None
+    assert target.port == PortSelector(80)
+
+
+def test_headers_of_one_share_of_a_shift_are_warned_of() -> None:
+    options = {"headerManipulation": {"appendRequestHeaders": {"x": "y"}}}
+    engine = fleet(policy("headers", trafficShift={"destinations": [{**to(), "options": options}]}))
+
+    found = status(engine, "headers").destinations[REVIEWS]
+
+    assert found.state is ApprovalState.ACCEPTED
+    assert found.warnings == (
+        "spec.policy.trafficShift: options.headerManipulation of destinations has no effect: use "
+        "spec.policy.headerManipulation, which is for all of them",
+    )
+
+
+def test_a_path_goes_before_the_same_path_in_any_case() -> None:
+    engine = fleet(
+        policy("any", 0, matchers=[{"uri": {"exact": "/A", "ignoreCase": True}}], requestTimeout="2s"),
+        policy("one", 1, matchers=[{"uri": {"exact": "/a"}}], requestTimeout="1s"),
+    )
+
+    made = routes(engine)
+
+    assert made is not None
+    assert [route.timeout for route in made.spec.http] == ["1s", "2s", ""]
+
+
+def test_subsets_have_names_of_their_own_however_alike_their_labels() -> None:
+    labels = (
+        (("version", "1.0"),),
+        (("version", "1-0"),),
+        (("0", "2"), ("version", "1")),
+        (("0", "2-version-1"),),
+        (("version", "v1"),),
+        (("version", "V1"),),
+    )
+
+    names = [subset_name(each) for each in labels]
+
+    assert len(set(names)) == len(labels)
+    assert names[4] == "version-v1"
 
 
 def test_a_destination_that_does_not_exist_yet_is_waited_for() -> None:

@@ -19,7 +19,7 @@ from isthmus.translate.federation.derivations import Federation
 from isthmus.translate.federation.objects import Pairs, metadata, subsets
 from isthmus.translate.output import Output, OutputKey
 from isthmus.translate.parents import parents, parents_annotation
-from isthmus.translate.ports import is_http
+from isthmus.translate.ports import is_http, is_tcp
 from isthmus.translate.selection import Selection
 from isthmus.translate.selectors import Rule, rules_of
 from isthmus.translate.traffic.conditions import ANY_REQUEST
@@ -288,11 +288,17 @@ def _verdicts(
 
 def _warnings(applied: Applied, *, abroad: bool) -> Iterator[tuple[Ref, str]]:
     """What of the policies on a service works otherwise than one may think; *abroad*: other clusters know it."""
-    no_http = not any(is_http(port) for port in applied.service.ports)
+    http = {port.port for port in applied.service.ports if is_http(port)}
+    mute = {port.port for port in applied.service.ports if is_tcp(port)} - http
     for policy in applied.policies:
         of_requests = [field for field in policy.fields if field not in OF_DESTINATION]
-        if no_http and of_requests:
+        if not http and of_requests:
             yield policy.ref, f"no port speaks HTTP, so {_listed(of_requests)} has no effect"
+        elif isinstance(targets := policy.fields.get(Field.SHIFT), tuple):
+            for port in sorted({target.port for target in targets} & mute):
+                yield policy.ref, f"{POLICY}.trafficShift: port {port} speaks no HTTP, so calls of it stay as they are"
+        for ignored in policy.ignored:
+            yield policy.ref, ignored
         of_all = [field for field in policy.fields if field in OF_DESTINATION]
         limited = policy.requests != (ANY_REQUEST,) or any(
             sender.kube_workload_matcher

@@ -29,6 +29,7 @@ from isthmus.model.problem import Problem
 from isthmus.model.ref import Ref
 from isthmus.translate.federation.objects import Pairs
 from isthmus.translate.traffic.asking import rate_limit_problems, regexes_of
+from isthmus.translate.traffic.conditions import path_of
 from isthmus.translate.traffic.filters import RouteFilter, csrf, csrf_problems
 
 POLICY = "spec.policy"
@@ -127,9 +128,27 @@ def fields_of(policy: Policy | None) -> dict[Field, Value]:
     return {field: value for field, value in found.items() if value is not None}
 
 
+def ignored_in(policy: Policy) -> Iterator[str]:
+    """What *policy* says that has no effect on services."""
+    shift = policy.traffic_shift
+    if shift is not None and any(each.options and each.options.header_manipulation for each in shift.destinations):
+        yield (
+            f"{POLICY}.trafficShift: options.headerManipulation of destinations has no effect: use "
+            f"{POLICY}.headerManipulation, which is for all of them"
+        )
+
+
 def problems_of(spec: TrafficPolicySpec) -> tuple[Problem, ...]:
     """What is wrong with *spec* whatever destinations there are."""
     found: list[Problem] = []
+    for i, selector in enumerate(spec.destination_selector):
+        for j, service in enumerate(selector.kube_service_refs.services if selector.kube_service_refs else ()):
+            if not (service.name and service.namespace and service.cluster_name):
+                at = f"spec.destinationSelector[{i}].kubeServiceRefs.services[{j}]"
+                message = (
+                    "Invalid Destination selector: malformed kubeServiceRef: needs name, namespace and clusterName"
+                )
+                found.append(Problem(at, "MalformedReference", message))
     for i, matcher in enumerate(spec.http_request_matchers):
         found += matcher_problems(matcher, f"spec.httpRequestMatchers[{i}]")
     if spec.policy is not None:
@@ -297,6 +316,8 @@ def _match_problems(match: StringMatch, path: str) -> Iterator[Problem]:
         yield Problem(f"{path}.exact", "MissingField", "is empty: no path is; leave uri out to match every path")
     elif match.suffix == "":
         yield Problem(f"{path}.suffix", "MissingField", "is empty: leave uri out to match every path")
+    elif match.suffix is not None:
+        yield from _regex_problems(path_of(match).text, f"{path}.suffix")
 
 
 def _regex_problems(regex: str, path: str) -> Iterator[Problem]:
@@ -343,6 +364,11 @@ def _shift_problems(shift: TrafficShift, path: str) -> Iterator[Problem]:
             yield Problem(at, "MissingField", message)
         elif each.kube_service is not None:
             yield from service_problems(each.kube_service.ref, f"{at}.kubeService")
+        elif each.virtual_destination is not None:
+            virtual = each.virtual_destination
+            if not (virtual.name and virtual.namespace):
+                message = "malformed virtualDestination: needs name and namespace"
+                yield Problem(f"{at}.virtualDestination", "MalformedReference", message)
     weights = [each.weight for each in shift.destinations]
     if len(weights) == 1:
         if weights[0] not in (0, 100):
@@ -389,8 +415,8 @@ def _cors_problems(cors: CorsPolicy, path: str) -> Iterator[Problem]:
         at = f"{path}.allowOrigins[{i}]"
         if not (origin.exact or origin.prefix or origin.regex or origin.suffix):
             yield Problem(at, "MissingField", "needs exact, prefix, suffix or regex, and not empty")
-        elif origin.regex is not None:
-            yield from _regex_problems(origin.regex, f"{at}.regex")
+        elif (regex := _origin(origin).regex) is not None:
+            yield from _regex_problems(regex, f"{at}.regex" if origin.regex is not None else at)
     for i, method in enumerate(cors.allow_methods):
         if method not in METHODS:
             message = f"{method!r} is no HTTP method; known are {', '.join(METHODS)}"

@@ -27,7 +27,7 @@ from isthmus.translate.traffic.conditions import (
     request_of,
     senders_on,
 )
-from isthmus.translate.traffic.fields import OF_DESTINATION, Field, Value, fields_of
+from isthmus.translate.traffic.fields import OF_DESTINATION, Field, Value, fields_of, ignored_in
 
 
 class PolicyFacts(msgspec.Struct, frozen=True, gc=False):
@@ -39,6 +39,8 @@ class PolicyFacts(msgspec.Struct, frozen=True, gc=False):
     requests: tuple[Request, ...]
     """Each once; never empty."""
     fields: dict[Field, Value]
+    ignored: tuple[str, ...] = ()
+    """What it says that has no effect on services, for its status."""
 
 
 class Setting(msgspec.Struct, frozen=True, gc=False):
@@ -87,6 +89,7 @@ def policy_facts(policy: TrafficPolicy) -> PolicyFacts:
         senders=spec.source_selector,
         requests=tuple(requests) or (ANY_REQUEST,),
         fields=fields_of(spec.policy),
+        ignored=tuple(ignored_in(spec.policy)) if spec.policy else (),
     )
 
 

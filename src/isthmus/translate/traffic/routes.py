@@ -13,7 +13,7 @@ from isthmus.model.ref import Ref
 from isthmus.translate.federation.objects import Pairs, subset_name
 from isthmus.translate.output import StatusKey
 from isthmus.translate.parents import parents
-from isthmus.translate.ports import is_http
+from isthmus.translate.ports import is_http, is_tcp
 from isthmus.translate.traffic.conditions import Condition
 from isthmus.translate.traffic.fields import Copies, Field, Target, Value
 from isthmus.translate.traffic.filters import RouteFilter, route_name
@@ -96,6 +96,7 @@ class _Router:
         self._host = host
         self._lookup = lookup
         self._ports = [port.port for port in ports if is_http(port)]
+        self._tcp = [port.port for port in ports if is_tcp(port)]
         self._several = len(ports) > 1
         self._uses: set[Use] = set()
         self._refusals: dict[Refusal, None] = {}
@@ -128,12 +129,12 @@ class _Router:
         return Field.MIRROR in said.settings or self._shift(said, port) is not None
 
     def _shift(self, said: Route, port: int) -> tuple[Setting, tuple[Target, ...]] | None:
-        """What counts for requests to *port*: a shift that names a port of this service is about that port alone."""
+        """What counts for requests to *port*: a shift that names ports of this service is about those alone."""
         for setting in said.settings.get(Field.SHIFT, ()):
             targets = setting.value
             assert isinstance(targets, tuple)
-            named = {target.port for target in targets} & set(self._ports)
-            if not named or port in named or len(self._ports) == 1:
+            named = {target.port for target in targets} & set(self._tcp)
+            if not named or port in named:
                 return setting, targets
         return None
 
@@ -201,12 +202,15 @@ class _Router:
         if isinstance(found, Unreachable):
             self._refuse(policy, f"{path}: invalid {what} destination {service.key}: {found.reason}", later=found.later)
             return None
-        numbers = [port.port for port in found.ports]
+        numbers = list(dict.fromkeys(port.port for port in found.ports if is_tcp(port)))
         name = f"{service.name}.{service.namespace}.{service.cluster}"
         if wanted and wanted not in numbers:
             self._refuse(
                 policy, f"{path}: specified port {wanted} does not exist for {what} destination service {name}"
             )
+            return None
+        if not numbers:
+            self._refuse(policy, f"{path}: {what} destination service {name} has no TCP port")
             return None
         if wanted or len(numbers) == 1:
             return found.host, wanted or numbers[0]
