@@ -197,6 +197,7 @@ class Access:
     def _deny(self, fetch: Fetch, ref: Ref, mesh: MeshFacts) -> Iterable[tuple[OutputKey, Output]]:
         """Nothing is allowed in *mesh* but what policies allow, and calls that come in by its gateways.
 
+        A gateway is opened in its own namespace: in the root namespace, its selector would open pods everywhere.
         Source: reference, global access control; Istio, an ALLOW policy without rules matches no request.
         """
         virtual_mesh = self._denies(fetch, ref)
@@ -204,10 +205,9 @@ class Access:
             return
         whose = parents(VirtualMesh.KIND, virtual_mesh)
         annotations = parents_annotation(whose)
-        root = mesh.root_namespace
         found = [
             istio.AuthorizationPolicy(
-                metadata=metadata(DENY_ALL, root, annotations), spec=istio.AuthorizationPolicySpec()
+                metadata=metadata(DENY_ALL, mesh.root_namespace, annotations), spec=istio.AuthorizationPolicySpec()
             )
         ]
         open_to_all = (*fetch.group(self._gateways, ref), *fetch.group(self._entrances, ref))
@@ -221,7 +221,8 @@ class Access:
             name = f"allow-ingress-gateway-{service.service.name}-{service.service.namespace}"
             selector = istio.WorkloadSelector(match_labels=service.selector)
             spec = istio.AuthorizationPolicySpec(selector=selector, rules=(istio.AuthorizationRule(),))
-            found.append(istio.AuthorizationPolicy(metadata=metadata(sanitize(name), root, annotations), spec=spec))
+            where = metadata(sanitize(name), service.service.namespace, annotations)
+            found.append(istio.AuthorizationPolicy(metadata=where, spec=spec))
         for made in found:
             yield OutputKey(mesh.cluster, made.key), Output(made, whose, ref)
 
