@@ -114,6 +114,7 @@ def _callers(selector: IdentitySelector) -> Callers:
 
 def _problems(spec: AccessPolicySpec) -> Iterator[Problem]:
     for i, selector in enumerate(spec.source_selector):
+        yield from _identity_problems(selector, f"spec.sourceSelector[{i}]")
         accounts = selector.kube_service_account_refs.service_accounts if selector.kube_service_account_refs else ()
         path = f"spec.sourceSelector[{i}].kubeServiceAccountRefs"
         if selector.kube_service_account_refs is not None and not accounts:
@@ -127,7 +128,7 @@ def _problems(spec: AccessPolicySpec) -> Iterator[Problem]:
                 yield Problem(f"{path}.serviceAccounts[{j}].namespace", "MissingField", message)
     for i, path in enumerate(spec.allowed_paths):
         at = f"spec.allowedPaths[{i}]"
-        if "*" in path[1:-1] or (path.startswith("*") and path.endswith("*") and len(path) > 1):
+        if _is_inner_wildcard(path):
             message = f"{path!r}: Istio takes a * at one end only, as in /a/* or */a"
             yield Problem(at, "InvalidPath", message)
         elif not path.startswith(("/", "*")):
@@ -138,6 +139,9 @@ def _problems(spec: AccessPolicySpec) -> Iterator[Problem]:
         at = f"spec.allowedMethods[{i}]"
         if not _METHOD.fullmatch(method):
             yield Problem(at, "InvalidMethod", f"{method!r} is no HTTP method such as GET")
+        elif _is_inner_wildcard(method):
+            message = f"{method!r} never matches: Istio takes a * at one end only, as in G* or *T"
+            yield Problem(at, "InvalidMethod", message)
         elif method != method.upper():
             yield Problem(
                 at, "InvalidMethod", f"{method!r} never matches: HTTP methods are upper case, {method.upper()}"
@@ -145,3 +149,29 @@ def _problems(spec: AccessPolicySpec) -> Iterator[Problem]:
     for i, port in enumerate(spec.allowed_ports):
         if not 0 < port <= LARGEST_PORT:
             yield Problem(f"spec.allowedPorts[{i}]", "OutOfRange", f"{port} is no port from 1 to {LARGEST_PORT}")
+
+
+def _identity_problems(selector: IdentitySelector, at: str) -> Iterator[Problem]:
+    """Items of lists that would stand for everything, or for nothing."""
+    matcher, request = selector.kube_identity_matcher, selector.request_identity_matcher
+    lists = {
+        "kubeIdentityMatcher.namespaces": matcher.namespaces if matcher is not None else (),
+        "kubeIdentityMatcher.clusters": matcher.clusters if matcher is not None else (),
+        "requestIdentityMatcher.requestPrincipals": request.request_principals if request is not None else (),
+        "requestIdentityMatcher.notRequestPrincipals": request.not_request_principals if request is not None else (),
+    }
+    for name, items in lists.items():
+        for i, item in enumerate(items):
+            if not item:
+                yield Problem(f"{at}.{name}[{i}]", "MissingField", "is empty: write it out, or leave it out")
+    if matcher is None or not matcher.clusters:
+        return
+    for i, namespace in enumerate(matcher.namespaces):
+        if "*" in namespace:
+            message = f"{namespace!r} never matches: beside clusters, a namespace is a name; leave it out for all"
+            yield Problem(f"{at}.kubeIdentityMatcher.namespaces[{i}]", "InvalidName", message)
+
+
+def _is_inner_wildcard(pattern: str) -> bool:
+    """Whether *pattern* has a ``*`` where Istio takes it as it is: in the middle, or at both ends."""
+    return "*" in pattern[1:-1] or (pattern.startswith("*") and pattern.endswith("*") and len(pattern) > 1)
