@@ -15,7 +15,7 @@ from isthmus.api.access_log_record import AccessLogRecord
 from isthmus.api.access_policy import AccessPolicy, AccessPolicyStatus
 from isthmus.api.base import ApiStruct, Resource
 from isthmus.api.certificate_verification import CertificateVerification, CertificateVerificationStatus
-from isthmus.api.common import ApprovalState, ApprovalStatus
+from isthmus.api.common import ApprovalState, ApprovalStatus, RequiredSubsets
 from isthmus.api.discovery import Destination, DestinationStatus, Mesh, MeshStatus, Workload, WorkloadStatus
 from isthmus.api.kubernetes_cluster import KubernetesCluster
 from isthmus.api.route_table import RouteTable
@@ -60,6 +60,7 @@ from isthmus.translate.statuses import (
     destination_status,
     mesh_status,
     policy_status,
+    required_subsets,
     service_dependency_status,
     settings_status,
     traffic_policy_status,
@@ -267,6 +268,9 @@ class Engine:
         self._verifications = graph.derive(
             "verification statuses", self._sources[CertificateVerification.KIND], self._verification_status
         )
+        self._virtual_subsets = graph.derive(
+            "subsets required of virtual destinations", self._sources[VirtualDestination.KIND], self._required_subsets
+        )
         self._mesh_approvals = graph.derive("mesh approvals", self._virtual_meshes, self._approve_meshes)
         self._errors_by_parent = graph.index("write errors by parent", self._errors, lambda _, error: error.parents)
 
@@ -294,7 +298,7 @@ class Engine:
             VirtualDestination.KIND: [
                 self._sources[VirtualDestination.KIND].tap(),
                 self._virtual_destinations.resolved.tap(),
-                self._traffic.uses_by_service.tap(),
+                self._virtual_subsets.tap(),
             ],
             TrafficPolicy.KIND: [
                 self._traffic_policies.tap(),
@@ -499,6 +503,11 @@ class Engine:
             tuple(dict.fromkeys(warnings)),
         )
 
+    def _required_subsets(self, fetch: Fetch, ref: Ref, _: VirtualDestination) -> tuple[RequiredSubsets, ...] | None:
+        naming = sorted({use.who.ref for _, use in fetch.group(self._traffic.uses_by_service, ref)})
+        found = (fetch.get(self._traffic_policies, policy) for policy in naming)
+        return required_subsets(tuple(filter(None, found))) or None
+
     def _approve_meshes(self, fetch: Fetch, ref: Ref, virtual_mesh: VirtualMesh) -> dict[Ref, ApprovalStatus]:
         errors = fetch.get(self._membership.mesh_errors, ref) or {}
         facts = fetch.get(self._membership.facts, ref)
@@ -593,11 +602,10 @@ class Engine:
         if virtual is None:
             return None
         problems = tuple(str(problem) for problem in self._virtual_destinations.problems.get(key.ref) or ())
-        naming = {use.who.ref for _, use in self._traffic.uses_by_service.get(key.ref) or ()}
-        policies = [found for policy in sorted(naming) if (found := self._traffic_policies.get(policy)) is not None]
         failures = {error.subject: _failure(output, error) for output, error in self._errors_by_parent.get(key) or ()}
         resolved = self._virtual_destinations.resolved.get(key.ref)
-        return virtual_destination_status(virtual, problems, resolved, policies, failures)
+        required = self._virtual_subsets.get(key.ref) or ()
+        return virtual_destination_status(virtual, problems, resolved, required, failures)
 
     def _trust_of(self, virtual_mesh: VirtualMesh, *, pending: bool) -> TrustOutcome:
         found = self._trust.domains_by_virtual_mesh.get(virtual_mesh.ref) or ()

@@ -342,10 +342,10 @@ def virtual_destination_status(
     virtual: VirtualDestination,
     problems: tuple[str, ...],
     resolved: Resolved | None,
-    naming: Sequence[TrafficPolicy],
+    required: tuple[RequiredSubsets, ...],
     failures: Mapping[Ref, str],
 ) -> VirtualDestinationStatus:
-    """Status of a virtual destination; *naming* are the policies whose traffic shifts name subsets of it."""
+    """Status of a virtual destination; *required* are the policies whose traffic shifts name subsets of it."""
     errors = (*problems, *(resolved.errors if resolved is not None else ()))
     later = resolved.later if resolved is not None else ()
     shown = resolved if resolved is not None and resolved.works else None
@@ -370,7 +370,7 @@ def virtual_destination_status(
             )
             for backing in (shown.backings if shown is not None else ())
         ),
-        required_subsets=required_subsets(naming),
+        required_subsets=required,
     )
 
 
