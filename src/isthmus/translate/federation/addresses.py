@@ -53,7 +53,7 @@ class AddressBook:
         # Of two names with one address, as in a list that somebody edited, the first by name is believed.
         self._promised_to = {address: hostname for hostname, address in sorted(displaced.items(), reverse=True)}
         self._promised = {hostname: address for address, hostname in self._promised_to.items()}
-        self._owners: dict[str, Ref] = {}
+        self._owners: dict[str, tuple[bool, Ref]] = {}
         self._holders: dict[str, str] = {}
         self._addresses: dict[str, str] = {}
         self._displaced: dict[str, str] = dict(self._promised)
@@ -63,22 +63,28 @@ class AddressBook:
         """Address by host name, of those that could not have their first candidate."""
         return dict(self._displaced)
 
-    def update(self, changes: Mapping[str, Ref | None]) -> dict[str, str | None]:
+    def update(self, changes: Mapping[str, Ref | None], *, virtual: bool = False) -> dict[str, str | None]:
         """Addresses of the host names in *changes* (None: the name is gone), releasing before assigning.
 
         A name that now is another's, as that of a virtual destination may be, is as good as gone and come again.
+        *virtual* says whose names these are, those of virtual destinations or of services: a name that has passed
+        from the ones to the others keeps its address when the ones give it up.
         """
         result: dict[str, str | None] = {}
         for hostname, service in changes.items():
-            if self._owners.get(hostname, service) != service:
+            owner = self._owners.get(hostname)
+            if owner is None or owner == (virtual, service):
+                continue
+            result[hostname] = None
+            if service is not None or owner[0] == virtual:
                 del self._owners[hostname], self._holders[self._addresses.pop(hostname)]
                 self._forget(hostname)
-                result[hostname] = None
         newcomers = [hostname for hostname in changes if changes[hostname] and hostname not in self._addresses]
         for hostname in sorted(newcomers) if len(newcomers) > 1 else newcomers:
             service = changes[hostname]
             assert service is not None
             result[hostname] = self._assign(hostname, service)
+            self._owners[hostname] = virtual, service
         return result
 
     def _assign(self, hostname: str, service: Ref) -> str:
@@ -91,7 +97,6 @@ class AddressBook:
                 address = candidate(service, attempt)
             if address != first:
                 self._displaced[hostname] = address
-        self._owners[hostname] = service
         self._holders[address] = hostname
         self._addresses[hostname] = address
         return address

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 
 import msgspec
 
@@ -23,7 +24,7 @@ from isthmus.translate.virtual_destinations.facts import (
     virtual_destination_facts,
     warnings_of,
 )
-from isthmus.translate.virtual_destinations.objects import Backing, alias_of
+from isthmus.translate.virtual_destinations.objects import Backing, alias_of, object_name
 
 
 class Resolved(msgspec.Struct, frozen=True, gc=False):
@@ -87,7 +88,21 @@ class VirtualDestinations:
             "resolved virtual destinations", self._facts, self._resolve
         )
         names = graph.expand("virtual host names", self.resolved, _names)
-        self.addresses: Collection[str, str] = graph.operate("virtual addresses", names, federation.book.update)
+        self.addresses: Collection[str, str] = graph.operate(
+            "virtual addresses", names, partial(federation.book.update, virtual=True)
+        )
+        self._by_object_name: Index[str, str, Ref] = graph.index(
+            "virtual host names by object name", names, lambda _, virtual: (object_name(virtual),)
+        )
+
+    def object_name(self, fetch: Fetch, facts: VirtualDestinationFacts) -> str:
+        """The reference's name for the objects, unless another host name's destination makes the same of other words.
+
+        Only of what works: anything else has no objects.
+        """
+        name = object_name(facts.ref)
+        claims = fetch.group(self._by_object_name, name)
+        return name if claims[0][0] == facts.hostname else facts.hostname
 
     def known_on(self, fetch: Fetch, virtual: Ref, cluster: str) -> Reachable | Unreachable:
         """The host name of *virtual* as proxies of *cluster* know it."""
@@ -100,6 +115,11 @@ class VirtualDestinations:
             return Unreachable("VirtualDestination has nothing behind it, see its status", later=True)
         if all(mesh.cluster != cluster for mesh in resolved.meshes):
             return Unreachable(f"VirtualDestination is not seen on cluster {cluster}: name its mesh in meshList")
+        if not resolved.flat_network and not any(
+            backing.mesh.cluster == cluster or fetch.get(self._federation.entries, backing.mesh.ref) is not None
+            for backing in resolved.backings
+        ):
+            return Unreachable("no gateway lets calls into its clusters yet", later=True)
         ports = tuple(ServicePort(port=port.number, name=port.name, protocol="TCP") for port in resolved.facts.ports)
         return Reachable(resolved.facts.hostname, ports)
 

@@ -21,7 +21,7 @@ from isthmus.model.problem import Problem
 from isthmus.model.ref import Ref
 from isthmus.translate.membership import Seniority, seniority
 from isthmus.translate.ports import is_tcp
-from isthmus.translate.traffic.fields import outlier_detection, outlier_problems
+from isthmus.translate.traffic.fields import outlier_detection, outlier_problems, service_problems
 
 OUTLIERS = OutlierDetection(
     consecutive_errors=10, interval="5s", base_ejection_time="120s", max_ejection_percent=100
@@ -158,6 +158,11 @@ def _problems(spec: VirtualDestinationSpec) -> Iterator[Problem]:
         len(label) > MAX_LABEL or not _LABEL.fullmatch(label) for label in name.split(".")
     ):
         yield Problem("spec.hostname", "InvalidName", f"{spec.hostname!r} is no DNS name such as reviews.global")
+    elif "." not in name:
+        message = (
+            f"Istio takes {name!r} for a service of whoever calls: choose a name with a dot, such as {name}.global"
+        )
+        yield Problem("spec.hostname", "InvalidName", message)
     if not ports_of(spec):
         yield Problem("spec.port", "MissingField", "a port is required: its number, and the protocol")
     numbers: set[int] = set()
@@ -182,6 +187,10 @@ def _problems(spec: VirtualDestinationSpec) -> Iterator[Problem]:
         message = "is empty: select the destinations that are behind the host name"
         yield Problem("spec.localized.destinationSelectors", "MissingField", message)
     else:
+        for i, selector in enumerate(spec.localized.destination_selectors):
+            path = f"spec.localized.destinationSelectors[{i}].kubeServiceRefs.services"
+            for j, service in enumerate(selector.kube_service_refs.services if selector.kube_service_refs else ()):
+                yield from service_problems(service.ref, f"{path}[{j}]")
         if spec.localized.outlier_detection is not None:
             yield from outlier_problems(spec.localized.outlier_detection, "spec.localized.outlierDetection")
         for i, directive in enumerate(spec.localized.failover_directives):

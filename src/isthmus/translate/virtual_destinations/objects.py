@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from isthmus.istio import objects as istio
-from isthmus.model.names import sanitize
+from isthmus.model.names import MAX_NAME, sanitize
 from isthmus.model.ref import Ref
 from isthmus.translate.facts import EndpointFacts, MeshFacts, ServiceFacts
 from isthmus.translate.federation.local import MUTUAL_TLS
@@ -40,13 +40,15 @@ class Place(msgspec.Struct, frozen=True, order=True, gc=False):
 
 
 def object_name(virtual: Ref) -> str:
-    """Name of the objects of a virtual destination. Source: reference."""
+    """Name of the objects of a virtual destination; two may share it. Source: reference."""
     return sanitize(f"{virtual.name}-{virtual.namespace}")
 
 
 def alias_of(virtual: Ref, suffix: str) -> str:
     """The name under which gateways know the pods of their own cluster that are behind *virtual*."""
-    return f"{virtual.name}.{virtual.namespace}.backing.{suffix}"
+    # An object's name may be longer than DNS lets what is between two dots be.
+    name = virtual.name if len(virtual.name) <= MAX_NAME else sanitize(virtual.name)
+    return f"{name}.{virtual.namespace}.backing.{suffix}"
 
 
 def pod_endpoints(
@@ -150,6 +152,7 @@ def locality(region: str, zone: str, sub_zone: str) -> str:
 
 
 def entry(
+    name: str,
     virtual: VirtualDestinationFacts,
     namespace: str,
     address: str,
@@ -160,7 +163,7 @@ def entry(
 ) -> istio.ServiceEntry:
     """The ServiceEntry by which clients know the host name; *by_name*: an endpoint is a host name itself."""
     return istio.ServiceEntry(
-        metadata=metadata(object_name(virtual.ref), namespace, annotations),
+        metadata=metadata(name, namespace, annotations),
         spec=istio.ServiceEntrySpec(
             hosts=(virtual.hostname,),
             addresses=(address,),
@@ -173,6 +176,7 @@ def entry(
 
 
 def rule(
+    name: str,
     virtual: VirtualDestinationFacts,
     namespace: str,
     alias: str,
@@ -184,13 +188,13 @@ def rule(
     Without outlier detection Istio ignores locality and order. Source: locality load balancing, as above.
     """
     return istio.DestinationRule(
-        metadata=metadata(object_name(virtual.ref), namespace, annotations),
+        metadata=metadata(name, namespace, annotations),
         spec=istio.DestinationRuleSpec(
             host=virtual.hostname,
             traffic_policy=_traffic(virtual, alias, ""),
             subsets=tuple(
-                istio.Subset(name=name, labels=dict(labels), traffic_policy=_traffic(virtual, alias, name))
-                for labels, name in sorted(((labels, subset_name(labels)) for labels in wanted), key=lambda s: s[1])
+                istio.Subset(name=subset, labels=dict(labels), traffic_policy=_traffic(virtual, alias, subset))
+                for labels, subset in sorted(((labels, subset_name(labels)) for labels in wanted), key=lambda s: s[1])
             ),
         ),
     )

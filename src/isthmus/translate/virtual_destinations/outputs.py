@@ -51,6 +51,7 @@ class VirtualDestinationOutputs:
             return
         whose = parents(VirtualDestination.KIND, ref)
         annotations = parents_annotation(whose)
+        name = self._virtual_destinations.object_name(fetch, resolved.facts)
         address = fetch.get(self._virtual_destinations.addresses, resolved.facts.hostname)
         assert address is not None, resolved.facts.hostname
         abroad = labels_of(self._traffic.uses_of(fetch, ref))
@@ -62,8 +63,8 @@ class VirtualDestinationOutputs:
             endpoints, by_name = self._seen_from(fetch, resolved, cluster, abroad)
             wanted = labels_of(self._traffic.uses_on(fetch, cluster, ref))
             for made in (
-                objects.entry(facts, namespace, address, endpoints, annotations, by_name=by_name),
-                objects.rule(facts, namespace, resolved.alias, wanted, annotations),
+                objects.entry(name, facts, namespace, address, endpoints, annotations, by_name=by_name),
+                objects.rule(name, facts, namespace, resolved.alias, wanted, annotations),
             ):
                 yield OutputKey(cluster, made.key), Output(made, whose, mesh_ref)
         for backing in resolved.backings if not resolved.flat_network and len(clusters) > 1 else ():
@@ -110,7 +111,7 @@ class VirtualDestinationOutputs:
         virtual = resolved.facts
         for backing in resolved.backings:
             if backing.mesh.cluster == cluster or resolved.flat_network:
-                reached, named = self._pods(fetch, resolved, backing)
+                reached, named = self._pods(fetch, resolved, backing, cluster)
             else:
                 reached, named = self._gateways(fetch, resolved, backing, wanted)
             found += objects.in_order(reached, virtual, backing.service.service) if virtual.static else reached
@@ -129,12 +130,17 @@ class VirtualDestinationOutputs:
         by_name = any(not _is_ip(address) for address, _ in entries)
         return objects.gateway_endpoints(entries, places, resolved.facts.ports), by_name
 
-    def _pods(self, fetch: Fetch, resolved: Resolved, backing: Backing) -> tuple[tuple[istio.WorkloadEntry, ...], bool]:
-        """Endpoints of one service within its own network; of very many pods, its cluster IP by name."""
+    def _pods(
+        self, fetch: Fetch, resolved: Resolved, backing: Backing, cluster: str
+    ) -> tuple[tuple[istio.WorkloadEntry, ...], bool]:
+        """Endpoints of one service within its own network; of very many pods, its cluster IP by name.
+
+        Other clusters do not know that name, so they hold those pods that discovery listed.
+        """
         facts = fetch.get(self._endpoints, backing.service.ref)
         if facts is None:
             return (), False
-        if facts.counted is None:
+        if facts.counted is None or backing.mesh.cluster != cluster:
             return objects.pod_endpoints(facts, backing.service, resolved.facts.ports, facts.region), False
         where = backing.service.service
         fqdn = local_fqdn(where, fetch.get(self._domains, where.cluster) or DEFAULT_CLUSTER_DOMAIN)
