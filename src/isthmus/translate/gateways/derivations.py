@@ -16,10 +16,11 @@ from isthmus.flow import Collection, Fetch, Graph, Index
 from isthmus.model.problem import Problem
 from isthmus.model.ref import Ref
 from isthmus.translate.facts import ServiceFacts
+from isthmus.translate.federation.gateways import MeshGateways
 from isthmus.translate.gateways import objects
 from isthmus.translate.gateways.external import ExternalFacts, external_entry, external_facts, reach_external
 from isthmus.translate.gateways.findings import Finding, Weight
-from isthmus.translate.gateways.guards import EXTAUTH_SERVICE, RATE_LIMIT_SERVICE, Guard, in_chain
+from isthmus.translate.gateways.guards import EXTAUTH_SERVICE, RATE_LIMIT_SERVICE, Guard, in_chain, port_of
 from isthmus.translate.gateways.hosting import Hosts, chosen
 from isthmus.translate.gateways.hosts import (
     HostFacts,
@@ -40,7 +41,6 @@ from isthmus.translate.gateways.routing import Around, HostRouting, Lookup, rout
 from isthmus.translate.membership import Seniority
 from isthmus.translate.output import Output, OutputKey, StatusKey
 from isthmus.translate.parents import parents_annotation
-from isthmus.translate.ports import protocol_of
 from isthmus.translate.selectors import Term, selects, terms_of_rule, terms_of_service
 from isthmus.translate.traffic.fields import Field
 from isthmus.translate.traffic.filters import RouteFilter, idle
@@ -148,13 +148,17 @@ class Gateways:
             "gateway rules without a service by owner", missing, _first_part
         )
         selected = graph.expand("services of virtual gateways", services, self._select)
-        self._selected: Index[Ref, tuple[Ref, Ref], tuple[ServiceFacts, str]] = graph.index(
+        self._selected: Index[Ref, tuple[Ref, Ref], tuple[ServiceFacts, tuple[str, ...]]] = graph.index(
             "services by virtual gateway", selected, _first_part
         )
         self._servers: Index[tuple[str, str], Ref, ServiceFacts] = graph.index(
             "servers that gateways ask by cluster and name", services, _asked_by_name
         )
         self._bound: Collection[Ref, Bound] = graph.derive("selected gateways", self._listeners, self._bind)
+        east_west = graph.expand("ports of east-west gateways", reach.east_west, _east_west_ports)
+        self._east_west: Index[Place, tuple[Place, Ref], Ref] = graph.index(
+            "ports of east-west gateways by port", east_west, _first_part
+        )
         port_claims = graph.expand("claims on ports", self._bound, _port_claims)
         self._port_claims: Index[Place, tuple[Place, Ref], PortClaim] = graph.index(
             "claims on ports by port", port_claims, _first_part
@@ -218,15 +222,15 @@ class Gateways:
 
     def _select(
         self, fetch: Fetch, ref: Ref, service: ServiceFacts
-    ) -> Iterable[tuple[tuple[Ref, Ref], tuple[ServiceFacts, str]]]:
+    ) -> Iterable[tuple[tuple[Ref, Ref], tuple[ServiceFacts, tuple[str, ...]]]]:
         default = service.selector.get(_LABEL) == _VALUE
-        chosen: dict[Ref, tuple[int, str]] = {}
+        chosen: dict[Ref, list[tuple[int, str]]] = {}
         for term in (*terms_of_service(service), *((_DEFAULT,) if default else ())):
             for (owner, number), rule in fetch.group(self._gateway_rules_by_term, term):
                 if default if rule.rule is None else selects(rule.rule, service):
-                    chosen[owner] = min(chosen.get(owner, (number, rule.port_name)), (number, rule.port_name))
-        for owner, (_, port_name) in chosen.items():
-            yield (owner, ref), (service, port_name)
+                    chosen.setdefault(owner, []).append((number, rule.port_name))
+        for owner, found in chosen.items():
+            yield (owner, ref), (service, tuple(dict.fromkeys(port_name for _, port_name in sorted(found))))
 
     def _bind(self, fetch: Fetch, ref: Ref, listener: ListenerFacts) -> Bound:
         gateways: list[IngressGateway] = []
@@ -234,7 +238,10 @@ class Gateways:
             Finding(listener.key, Weight.LATER, f"spec.ingressGatewaySelectors: Destination {service.key} not found")
             for _, service in fetch.group(self._missing_by_gateway, ref)
         ]
-        for _, (service, port_name) in fetch.group(self._selected, ref):
+        for _, (service, (port_name, *others)) in fetch.group(self._selected, ref):
+            for other in others:
+                text = f"port {other} of gateway {service.service.key} is left out: {port_name} is selected before"
+                findings.append(Finding(listener.key, Weight.WARNING, f"spec.ingressGatewaySelectors: {text}"))
             port = next((port for port in service.ports if port.name == port_name), None)
             if port is None:
                 names = ", ".join(port.name for port in service.ports if port.name) or "none has a name"
@@ -255,6 +262,14 @@ class Gateways:
         held: list[IngressGateway] = []
         findings = list(bound.findings)
         for gateway in bound.gateways:
+            passes = fetch.group(self._east_west, (gateway.service.ref, gateway.port.port))
+            if passes and bound.listener.speech is not Speech.TLS:
+                text = (
+                    f"port {gateway.port.port} ({gateway.port.name}) of gateway {gateway.where.key} takes the TLS of "
+                    f"other meshes, and so no {bound.listener.speech.value}: choose another with portName"
+                )
+                findings.append(Finding(bound.listener.key, Weight.ERROR, f"spec.ingressGatewaySelectors: {text}"))
+                continue
             claims = fetch.group(self._port_claims, (gateway.where, gateway.port.port))
             (_, holder), first = min(claims, key=lambda found: (found[1].seniority, found[0]))
             if holder == ref or (first.speech is bound.listener.speech and first.speech is not Speech.TCP):
@@ -298,7 +313,7 @@ class Gateways:
         for key in attached.hosts if attached is not None else ():
             host = self.hosts.treated(fetch, key)
             if host is not None:
-                yield key, host.seniority, host.domains
+                yield key, host.seniority, objects.common_names(host.domains, listener.server_names)
 
     def _claim_domains(
         self, fetch: Fetch, _: Ref, bound: Bound
@@ -321,11 +336,10 @@ class Gateways:
                         kept.append(domain)
                     else:
                         findings.append(_lost(domain, gateway, key, bound.listener.key, holder))
-                names = objects.common_names(kept, bound.listener.server_names)
-                if kept and not names:
+                if not domains:
                     text = f"none of its domains is among the serverNames of {_called(bound.listener.key)}"
                     findings.append(Finding(key.owner, Weight.WARNING, text))
-                yield (ref, gateway.service.ref, key), Served(bound.listener, gateway, names, tuple(findings))
+                yield (ref, gateway.service.ref, key), Served(bound.listener, gateway, tuple(kept), tuple(findings))
 
     # --- what they do -------------------------------------------------------------------------------------------------
 
@@ -358,17 +372,18 @@ class Gateways:
         findings: list[Finding] = []
         for guard in listener.guards:
             server = self._server(fetch, guard, cluster)
-            if server is not None:
-                spoken = "HTTP" if guard.http else "GRPC"
-                port = next((port for port in server.ports if protocol_of(port) == spoken), server.ports[0])
+            port = port_of(guard, server.ports) if server is not None else None
+            if server is not None and port is not None:
                 guards[guard.field] = in_chain(guard, self._reached.fqdn(fetch, server.service), port.port)
                 continue
             path = f"{HANDLER}.http.routeOptions.{guard.field.value}"
             name = ".".join(filter(None, (guard.service.name, guard.service.namespace)))
             what = "requests that it should be asked about are refused" if guard.closed else "nobody is asked"
-            findings.append(
-                Finding(listener.key, Weight.LATER, f"{path}: no Service {name} on cluster {cluster}, so {what}")
-            )
+            lacks = f"no Service {name} on cluster {cluster}"
+            if server is not None:
+                lacks = f"Service {server.service.key} has no port that says it speaks gRPC or HTTP2"
+            weight = Weight.LATER if server is None else Weight.ERROR
+            findings.append(Finding(listener.key, weight, f"{path}: {lacks}, so {what}"))
             refuses += [guard.field] if guard.closed else []
         asks = tuple(guard.field for guard in listener.guards)
         return Around(_called(listener.key), listener.fields, guards, refuses, asks), tuple(findings)
@@ -476,6 +491,10 @@ def _first_part(key: tuple[Any, ...], _: object) -> tuple[Any]:
 
 def _terms(rule: GatewayRule) -> Iterable[Term]:
     return (_DEFAULT,) if rule.rule is None else terms_of_rule(rule.rule)
+
+
+def _east_west_ports(_: Fetch, mesh: Ref, found: MeshGateways) -> Iterator[tuple[tuple[Place, Ref], Ref]]:
+    yield from ((((gateway.destination, gateway.port), mesh), mesh) for gateway in found.gateways)
 
 
 def _port_claims(_: Fetch, ref: Ref, bound: Bound) -> Iterator[tuple[tuple[Place, Ref], PortClaim]]:

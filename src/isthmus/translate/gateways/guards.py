@@ -14,10 +14,13 @@ from typing import Any
 
 import msgspec
 
+from isthmus.api.common import ObjectRef
+from isthmus.api.discovery import ServicePort
 from isthmus.api.traffic_policy import Policy
 from isthmus.api.virtual_gateway import ExtauthHttpService, GatewayExtauth, GatewayRateLimit, RouteOptions
 from isthmus.model.problem import Problem
 from isthmus.model.ref import Ref
+from isthmus.translate.ports import protocol_of
 from isthmus.translate.traffic.asking import EXTAUTH, RATE_LIMIT, TYPE
 from isthmus.translate.traffic.fields import Field, name_problems, policy_problems
 from isthmus.translate.traffic.filters import RouteFilter
@@ -59,10 +62,12 @@ def guard_problems(options: RouteOptions, path: str) -> Iterator[Problem]:
     """What Envoy would refuse of *options*, which are at field path *path*: a gateway would then stay as it was."""
     if options.rate_limit is not None:
         yield from policy_problems(Policy(request_timeout=options.rate_limit.request_timeout), f"{path}.rateLimit")
+        yield from _ref_problems(options.rate_limit.ratelimit_server_ref, f"{path}.rateLimit.ratelimitServerRef")
     said, at = options.extauth, f"{path}.extauth"
     if said is None:
         return
     yield from policy_problems(Policy(request_timeout=said.request_timeout), at)
+    yield from _ref_problems(said.extauthz_ref, f"{at}.extauthzRef")
     if said.status_on_error and said.status_on_error not in STATUSES:
         yield Problem(f"{at}.statusOnError", "OutOfRange", f"{said.status_on_error} is no HTTP status that Envoy knows")
     http = said.http_service
@@ -70,6 +75,18 @@ def guard_problems(options: RouteOptions, path: str) -> Iterator[Problem]:
         yield Problem(f"{at}.httpService.pathPrefix", "InvalidPath", f"{http.path_prefix!r} does not begin with /")
     for name in http.request.headers_to_add if http is not None and http.request is not None else ():
         yield from name_problems(name, f"{at}.httpService.request.headersToAdd[{name!r}]", may_be_host=False)
+
+
+def _ref_problems(ref: ObjectRef | None, path: str) -> Iterator[Problem]:
+    if ref is not None and not (ref.name and ref.namespace):
+        yield Problem(path, "MalformedReference", "malformed ref: needs both name and namespace")
+
+
+def port_of(guard: Guard, ports: tuple[ServicePort, ...]) -> ServicePort | None:
+    """The one of a server's *ports* at which it is asked; None if none says that it speaks what gRPC needs."""
+    wanted = ("HTTP",) if guard.http else ("GRPC", "HTTP2")
+    fitting = (port for spoken in wanted for port in ports if protocol_of(port) == spoken)
+    return next(fitting, ports[0] if guard.http else None)
 
 
 def in_chain(guard: Guard, host: str, port: int) -> RouteFilter:

@@ -124,7 +124,7 @@ def listener_facts(gateway: VirtualGateway) -> ListenerFacts:
         tls=_tls(options),
         bind=spec.options.bind_address if spec.options else "",
         looks_at_hosts=handler.http is not None,
-        server_names=tuple(dict.fromkeys(name.lower() for name in match.server_names if name != "*")),
+        server_names=() if "*" in match.server_names else tuple(dict.fromkeys(map(str.lower, match.server_names))),
         selectors=tuple(each.virtual_host_selector for each in http.route_config if each.virtual_host_selector),
         shares=_shares(handler.tcp) if handler.tcp else (),
         fields=fields_of_route(_options_of(http)),

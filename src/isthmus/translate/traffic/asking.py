@@ -110,16 +110,21 @@ def _header(matcher: RateLimitHeaderMatcher) -> dict[str, Any]:
     made: dict[str, Any] = {"name": matcher.name}
     if matcher.range_match is not None:
         made["range_match"] = {"start": matcher.range_match.start, "end": matcher.range_match.end}
-    elif matcher.present_match is not None:
-        made["present_match"] = matcher.present_match
+    elif matcher.present_match is not None or not _compares(matcher):
+        made["present_match"] = matcher.present_match is not False
     else:
         made["string_match"] = (
             {"safe_regex": {"regex": matcher.regex_match}} if matcher.regex_match is not None
             else {"prefix": matcher.prefix_match} if matcher.prefix_match is not None
             else {"suffix": matcher.suffix_match} if matcher.suffix_match is not None
-            else {"exact": matcher.exact_match or ""}
+            else {"exact": matcher.exact_match}
         )  # fmt: skip
     return {**made, "invert_match": True} if matcher.invert_match else made
+
+
+def _compares(matcher: RateLimitHeaderMatcher) -> bool:
+    texts = (matcher.exact_match, matcher.regex_match, matcher.prefix_match, matcher.suffix_match)
+    return any(text is not None for text in texts)
 
 
 def _action_problems(action: RateLimitAction, path: str) -> Iterator[Problem]:

@@ -27,6 +27,8 @@ class Reach:
         self._services_by_identity = services_by_identity
         self._domains = cluster_domains
         self._federation = federation
+        self.east_west = federation.gateways
+        """The gateways of meshes at which calls from other meshes come in."""
         self._virtual_destinations = virtual_destinations
         self._pods: Collection[Ref, frozenset[Pairs]] = graph.map(
             "labels of ready pods", endpoints, lambda _, facts: facts.pod_labels() or None
