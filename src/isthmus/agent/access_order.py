@@ -6,19 +6,17 @@ rest goes on; what must not go on then waits here, by what stands on the cluster
 | step                                 | waits until                                                               |
 |--------------------------------------|---------------------------------------------------------------------------|
 | write what closes everything, new    | every other policy that is wanted stands                                  |
-| take rules from a policy             | what others that share pods with it are to gain is there                  |
+| take rules from a policy             | what others of the same pods are to gain is there                         |
 | prune what closes everything         | every policy that is wanted stands                                        |
-| prune any other                      | those wanted that share pods with it, and what closes everything, stand;  |
+| prune any other                      | those wanted for the same pods, and what closes everything, stand;        |
 |                                      | what closed everything, and is no longer wanted, is gone                  |
 
 Pods without an ALLOW policy are open, and several allow what any of them allows. So a policy that has to wait with what
 it loses is written with old and new rules first; open pods that get several policies get them allowing everything
-first, and pods that are to lose several keep one that does so until last. Two policies share pods unless their
-selectors contradict each other. Where some of the pods have a policy that stays, nothing is opened: until the last of
-several is there, or gone, the other pods then refuse calls that are to be allowed.
+first, and pods that are to lose several keep one that does so until last.
 
-Otherwise calls that are allowed before and after a change are allowed all the while. What is refused before and after
-is refused all the while, whatever fails and whenever an agent or server ends.
+So calls that are allowed before and after a change are allowed all the while, and what is refused before and after is
+refused all the while, whatever fails and whenever an agent or server ends.
 
 Source: https://istio.io/latest/docs/concepts/security/#implicit-enablement
 """
@@ -112,7 +110,6 @@ class AccessOrder:
     def __init__(self) -> None:
         self._noted: dict[ObjectKey, Noted] = {}
         self._alike: dict[Pods, set[ObjectKey]] = {}
-        self._overlapping: dict[str, dict[Pods, set[Pods]]] = {}  # by namespace; pods overlap themselves
         self._unsettled: set[ObjectKey] = set()  # wanted, and does not stand yet
         self._closing: set[ObjectKey] = set()  # of these, what closes everything
         self._closed: set[ObjectKey] = set()  # closes everything, and is there
@@ -126,8 +123,10 @@ class AccessOrder:
         """
         before = self._noted.pop(key, NOTHING)
         for guard in (before.wanted, before.found):
-            if guard is not None:
-                self._forget(guard.pods, key)
+            if guard is not None and (members := self._alike.get(guard.pods)) is not None:
+                members.discard(key)
+                if not members:
+                    del self._alike[guard.pods]
         for keys in (self._unsettled, self._closing, self._closed):
             keys.discard(key)
         wanted, found = now.wanted, now.found
@@ -138,7 +137,7 @@ class AccessOrder:
         self._noted[key] = now
         for guard in (wanted, found):
             if guard is not None:
-                self._index(guard.pods, key)
+                self._alike.setdefault(guard.pods, set()).add(key)
         if found is not None and found.closes:
             self._closed.add(key)
         if wanted is None:
@@ -168,20 +167,17 @@ class AccessOrder:
     def opens(self, key: ObjectKey) -> bool:
         """Whether *key*, whose turn has come, is to allow everything for now.
 
-        It is one of several that share pods, of which either none narrows them yet or none is wanted any longer, and
+        It is one of several of the same pods, of which either none is there yet or none is wanted any longer, and
         nothing of ours closes them.
         """
         noted = self._noted.get(key, NOTHING)
         guard = noted.wanted or noted.found
-        if guard is None or self._closed:
+        if guard is None or self._closed or len(self._alike[guard.pods]) < 2:
             return False
-        near = [self._noted[other] for other in self._near(guard.pods)]
-        there = [other.found for other in near if other.found is not None]
-        if len(near) < 2 or any(found.opens and found.pods[1] <= guard.pods[1] for found in there):
-            return False
+        alike = [self._noted[other] for other in self._alike[guard.pods]]
         if noted.wanted is not None:
-            return all(found.opens for found in there)
-        return all(other.wanted is None for other in near)
+            return all(other.found is None for other in alike)
+        return all(other.wanted is None and not (other.found and other.found.opens) for other in alike)
 
     def kept(self, key: ObjectKey) -> frozenset[bytes]:
         """The rules that *key*, whose turn has come, is to keep for now beside those that it is to have."""
@@ -203,58 +199,19 @@ class AccessOrder:
         elif found is not None and found.closes:
             yield from self._unsettled
         elif found is not None:
-            near = self._near(found.pods)
-            yield from near & self._unsettled
+            alike = self._alike[found.pods]
+            yield from alike & self._unsettled
             yield from self._closing
             yield from (other for other in self._closed if self._noted[other].wanted is None)
             if found.opens:
-                yield from (other for other in near if self._narrows(other))
+                yield from (other for other in alike if self._narrows(other))
 
     def _growing(self, key: ObjectKey) -> tuple[ObjectKey, ...]:
-        """Others that share pods with *key* and are to gain something that is not there yet."""
+        """Others of the same pods that are to gain something that is not there yet."""
         wanted = self._noted[key].wanted
-        near = self._near(wanted.pods) if wanted is not None else ()
-        return tuple(other for other in near if other != key and not self._noted[other].grown)
+        alike = self._alike[wanted.pods] if wanted is not None else ()
+        return tuple(other for other in alike if other != key and not self._noted[other].grown)
 
     def _narrows(self, key: ObjectKey) -> bool:
         noted = self._noted[key]
         return noted.wanted is None and noted.found is not None and not noted.found.opens
-
-    def _near(self, pods: Pods) -> set[ObjectKey]:
-        """The policies that select some of *pods*, without what closes everything."""
-        overlapping = self._overlapping[pods[0]][pods]
-        return {key for other in overlapping for key in self._alike[other] if not self._closes(key)}
-
-    def _closes(self, key: ObjectKey) -> bool:
-        noted = self._noted[key]
-        guard = noted.wanted or noted.found
-        return guard is not None and guard.closes
-
-    def _index(self, pods: Pods, key: ObjectKey) -> None:
-        if pods not in self._alike:
-            self._alike[pods] = set()
-            of_namespace = self._overlapping.setdefault(pods[0], {})
-            of_namespace[pods] = {pods}
-            for other, overlapping in of_namespace.items():
-                if _overlap(pods, other):
-                    overlapping.add(pods)
-                    of_namespace[pods].add(other)
-        self._alike[pods].add(key)
-
-    def _forget(self, pods: Pods, key: ObjectKey) -> None:
-        members = self._alike.get(pods, set())
-        members.discard(key)
-        if members or pods not in self._alike:
-            return
-        del self._alike[pods]
-        of_namespace = self._overlapping[pods[0]]
-        for other in of_namespace.pop(pods) - {pods}:
-            of_namespace[other].discard(pods)
-        if not of_namespace:
-            del self._overlapping[pods[0]]
-
-
-def _overlap(one: Pods, other: Pods) -> bool:
-    """Whether a pod of the namespace of both may be selected by both: no label is to have two values."""
-    labels = one[1] | other[1]
-    return len(dict(labels)) == len(labels)
