@@ -32,7 +32,7 @@ lab-build: $(STAMP) ## build the programs that the lab runs; once
 
 lab-test: lab-build ## the walk-through and its checks on the lab (K=NAME: those of one theme; K=vault builds Vault)
 	@$(if $(findstring vault,$(K)),$(BIN)/meshctl lab build --with vault)
-	@$(BIN)/python -m pytest tests/lab $(if $(K),-k $(K))
+	@$(BIN)/python -m pytest tests/lab $(if $(K),-k '$(K)')
 
 test: $(STAMP) ## all tests that need only Python packages
 	@$(BIN)/python -m pytest -n 2

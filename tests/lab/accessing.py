@@ -209,19 +209,25 @@ def nobody_allowed(lab: Lab) -> Iterator[Lab]:
         for cluster in CLUSTERS:
             eventually(f"nothing is allowed on {cluster}", partial(_has_only, lab, cluster, ROOT))
         settled(lab, "nobody is answered", [*each_service()], lambda caller, request: False)
-        for cluster in CLUSTERS:
-            eventually(f"proxies of {cluster} know one set of rules", partial(_has_drained, lab, cluster), within=180)
+        drained(lab)
         yield lab
     finally:
         lab.kubectl("mgmt", "delete", "accesspolicies", "--all", "-n", "gloo-mesh")
         lab.apply("mgmt", OPEN)
         settled(lab, "everybody is answered", [*each_service()], lambda caller, request: True)
+        drained(lab)
+
+
+def drained(lab: Lab) -> None:
+    """Wait until no connection is judged by earlier rules."""
+    for cluster in CLUSTERS:
+        eventually(f"proxies of {cluster} know one set of rules", partial(_has_drained, lab, cluster), within=180)
 
 
 def _has_drained(lab: Lab, cluster: str) -> bool:
     """Whether no proxy of bookinfo keeps earlier rules for connections that were open when they changed.
 
-    A caller with several open connections, as other tests leave them, does not use all of them while rules settle.
+    A caller with several open connections, one a thread of its proxy, does not use all of them while rules settle.
     Source: https://www.envoyproxy.io/docs/envoy/latest/configuration/listeners/stats
     """
     return not any(

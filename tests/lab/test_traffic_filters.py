@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Iterator
@@ -154,7 +155,17 @@ def test_a_proxy_knows_what_its_workload_depends_on(federated: Lab) -> None:
 
 
 def test_a_gateway_asks_servers_and_refuses_what_other_sites_send(federated: Lab) -> None:
-    """Details stands for an auth server that knows products alone, ratings for a rate limit server that fails."""
+    """Details stands for an auth server that knows products alone, ratings for a rate limit server that fails.
+
+    Servers that limit rates are asked over gRPC, so that ratings needs a Service which says that it speaks that.
+    """
+    port = {"name": "grpc", "port": 9080, "targetPort": 9080}
+    limiter = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "limiter", "namespace": "default"},
+        "spec": {"selector": {"app": "ratings"}, "ports": [port]},
+    }
     reviews = {
         "routeAction": {"pathRewrite": "/reviews/", "destinations": [{"kubeService": service("reviews", "cluster1")}]}
     }
@@ -201,7 +212,7 @@ def test_a_gateway_asks_servers_and_refuses_what_other_sites_send(federated: Lab
                                 "httpService": {"pathPrefix": "/details"},
                             },
                             "rateLimit": {
-                                "ratelimitServerRef": {"name": "ratings", "namespace": "default"},
+                                "ratelimitServerRef": {"name": "limiter", "namespace": "default"},
                                 "denyOnFail": True,
                             },
                         },
@@ -213,7 +224,7 @@ def test_a_gateway_asks_servers_and_refuses_what_other_sites_send(federated: Lab
     get = partial(ask, federated, host=GUARDED)
     post = partial(get, "/open/0", "--method", "POST", "--data", "{}", "--header")
 
-    with written(federated, guarded):
+    with on_cluster(federated, "cluster1", limiter), written(federated, guarded):
         eventually("the gateway serves the host", lambda: get("/open/0")["status"] == 200)
         eventually("the auth server is asked", lambda: get("/nothing").get("service") == "details")
         found = {
@@ -234,6 +245,19 @@ def test_a_gateway_asks_servers_and_refuses_what_other_sites_send(federated: Lab
         "other site": (403, None),
         "own site": (200, "reviews"),
     }
+
+
+@contextlib.contextmanager
+def on_cluster(lab: Lab, cluster: str, manifest: Json) -> Iterator[None]:
+    """A Service is on *cluster*, and discovered."""
+    name = manifest["metadata"]["name"]
+    lab.apply(cluster, manifest)
+    try:
+        found = partial(lab.has, "mgmt", "destination", f"{name}-default-{cluster}", "-n", "gloo-mesh")
+        eventually(f"{name} is discovered", found)
+        yield
+    finally:
+        lab.kubectl(cluster, "delete", "service", name)
 
 
 def outbound(lab: Lab) -> set[str]:
