@@ -9,6 +9,6 @@ The one rule: a function given to a graph depends on nothing but its arguments a
 Models: Istio's krt, Salsa, Bazel's Skyframe. The package knows nothing of meshes.
 """
 
-from isthmus.flow.graph import Collection, Fetch, Graph, Index, Source, Tap
+from isthmus.flow.graph import Collection, Fetch, Graph, Index, Source, Tap, first_part
 
-__all__ = ["Collection", "Fetch", "Graph", "Index", "Source", "Tap"]
+__all__ = ["Collection", "Fetch", "Graph", "Index", "Source", "Tap", "first_part"]

@@ -251,6 +251,11 @@ class Index(Collection[K2, tuple[tuple[K, V], ...]], Generic[K2, K, V]):
             tap._keys[group] = None
 
 
+def first_part(key: tuple[K, *tuple[Any, ...]], _: object) -> tuple[K]:
+    """For an `Index` of rows by the first part of their keys."""
+    return (key[0],)
+
+
 def _first(pair: tuple[Any, Any]) -> Any:
     return pair[0]
 

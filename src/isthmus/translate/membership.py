@@ -11,21 +11,18 @@ from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 
-from isthmus.api.base import Resource
 from isthmus.api.common import DestinationSelector, IngressGatewaySelector, TcpKeepalive
 from isthmus.api.virtual_mesh import VirtualMesh
-from isthmus.flow import Collection, Fetch, Graph, Index
+from isthmus.flow import Collection, Fetch, Graph, Index, first_part
 from isthmus.model.problem import Problem
 from isthmus.model.ref import Ref
 from isthmus.translate.facts import MeshFacts, ServiceFacts
+from isthmus.translate.selection import named_in_vain
 from isthmus.translate.selectors import Rule, rules_of, terms_of_rule
+from isthmus.translate.seniority import Seniority, seniority
 
 DEFAULT_SUFFIX = "global"
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
-
-Seniority = tuple[str, str, str]
-"""Sorts objects by age: creation time (RFC 3339, so text order is time order), namespace, name."""
-STILL_TO_COME = "~"  # sorts behind every time
 
 
 class Claim(msgspec.Struct, frozen=True, gc=False):
@@ -64,12 +61,6 @@ class FederationRule(msgspec.Struct, frozen=True, gc=False):
     meshes: tuple[Ref, ...] | None
 
 
-def seniority(resource: Resource) -> Seniority:
-    """How *resource* sorts among others by age. Without a creation time, as in files, it is still to come: youngest."""
-    meta = resource.metadata
-    return (meta.creation_timestamp or STILL_TO_COME, meta.namespace, meta.name)
-
-
 class Membership:
     """The collections that say who belongs where."""
 
@@ -85,7 +76,7 @@ class Membership:
         self._services = services
         self._claims = graph.expand("mesh claims", virtual_meshes, _claims)
         self._claims_by_mesh: Index[Ref, tuple[Ref, Ref], Claim] = graph.index(
-            "mesh claims by mesh", self._claims, lambda key, _: (key[0],)
+            "mesh claims by mesh", self._claims, first_part
         )
         self.member: Collection[Ref, Member] = graph.derive("members", self._claims_by_mesh, self._member)
         self._by_virtual_mesh: Index[Ref, Ref, Member] = graph.index(
@@ -100,15 +91,18 @@ class Membership:
         )
         # Row by row: a long list of references is not looked through again whenever one of its services changes.
         missing = graph.derive("references to no service", self._rules, self._missing)
-        self._missing_by_virtual_mesh = graph.index(
-            "references to no service by virtual mesh", missing, lambda key, _: (key[0],)
-        )
+        self._missing_by_virtual_mesh = graph.index("references to no service by virtual mesh", missing, first_part)
         self.problems: Collection[Ref, tuple[Problem, ...]] = graph.derive(
             "virtual mesh problems", virtual_meshes, self._problems
         )
         self.mesh_errors: Collection[Ref, dict[Ref, str]] = graph.derive(
             "virtual mesh member errors", virtual_meshes, self._mesh_errors
         )
+
+    def group_of(self, fetch: Fetch, mesh: Ref) -> VirtualMeshFacts | None:
+        """The virtual mesh that *mesh* is in, None if it is in none."""
+        member = fetch.get(self.member, mesh)
+        return fetch.get(self.facts, member.virtual_mesh) if member is not None else None
 
     def _member(self, fetch: Fetch, mesh: Ref, claims: tuple[tuple[tuple[Ref, Ref], Claim], ...]) -> Member | None:
         facts = fetch.get(self._meshes, mesh)
@@ -149,8 +143,7 @@ class Membership:
         return errors
 
     def _missing(self, fetch: Fetch, _: object, rule: FederationRule) -> Ref | None:
-        named = rule.rule
-        return named if isinstance(named, Ref) and not fetch.group(self._services, named) else None
+        return named_in_vain(fetch, rule.rule, self._services)
 
     def _problems(self, fetch: Fetch, ref: Ref, virtual_mesh: VirtualMesh) -> tuple[Problem, ...]:
         problems: list[Problem] = []

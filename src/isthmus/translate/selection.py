@@ -3,16 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import msgspec
 
-from isthmus.flow import Collection, Fetch, Graph, Index
+from isthmus.flow import Collection, Fetch, Graph, Index, first_part
 from isthmus.model.ref import Ref
 from isthmus.translate.facts import ServiceFacts
 from isthmus.translate.selectors import Rule, selects, terms_of_rule, terms_of_service
+from isthmus.translate.seniority import Seniority
 
 Owner = TypeVar("Owner")
+
+
+class PolicyLike(Protocol):
+    """What translation reads of a policy, whatever it is about."""
+
+    @property
+    def ref(self) -> Ref: ...
+    @property
+    def seniority(self) -> Seniority: ...
+
+
+Policy = TypeVar("Policy", bound=PolicyLike)
+
+
+class Applied(msgspec.Struct, Generic[Policy], frozen=True, gc=False):
+    """The policies on one service, from old to young."""
+
+    service: ServiceFacts
+    policies: tuple[Policy, ...]
 
 
 class OwnedRule(msgspec.Struct, frozen=True, gc=False):
@@ -46,7 +66,7 @@ class Selection:
         # Row by row: a long list of references is not looked through again whenever one of its services changes.
         missing = graph.derive(f"{what} references to no service", rules, self._named_in_vain)
         self.missing: Index[Ref, tuple[Ref, str], Ref] = graph.index(
-            f"{what} references to no service by owner", missing, lambda key, _: (key[0],)
+            f"{what} references to no service by owner", missing, first_part
         )
 
     def of(self, fetch: Fetch, service: ServiceFacts) -> list[Ref]:
@@ -60,6 +80,16 @@ class Selection:
             }
         )
 
+    def applied(self, fetch: Fetch, service: ServiceFacts, facts: Collection[Ref, Policy]) -> Applied[Policy] | None:
+        """Those that select *service*, as *facts* has them; None if there are none. What *facts* lacks is left out."""
+        found = (fetch.get(facts, owner) for owner in self.of(fetch, service))
+        policies = sorted((each for each in found if each is not None), key=lambda each: each.seniority)
+        return Applied(service, tuple(policies)) if policies else None
+
     def _named_in_vain(self, fetch: Fetch, _: object, owned: OwnedRule) -> Ref | None:
-        named = owned.rule
-        return named if isinstance(named, Ref) and not fetch.group(self._services_by_identity, named) else None
+        return named_in_vain(fetch, owned.rule, self._services_by_identity)
+
+
+def named_in_vain(fetch: Fetch, rule: object, services_by_identity: Index[Ref, Ref, ServiceFacts]) -> Ref | None:
+    """The service that *rule* names if it is not there; None too where *rule* names none."""
+    return rule if isinstance(rule, Ref) and not fetch.group(services_by_identity, rule) else None

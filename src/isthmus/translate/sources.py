@@ -9,17 +9,18 @@ from __future__ import annotations
 import heapq
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import msgspec
 
 from isthmus.api.traffic_policy import TrafficPolicy
-from isthmus.flow import Collection, Fetch, Graph, Index
+from isthmus.flow import Collection, Fetch, Graph, Index, first_part
 from isthmus.model.ref import Ref
 from isthmus.translate.access.facts import AccessFacts, Account
 from isthmus.translate.callers import CallerFacts, matchers_of
-from isthmus.translate.facts import MeshFacts, ServiceFacts
+from isthmus.translate.facts import MeshFacts
 from isthmus.translate.membership import Membership
+from isthmus.translate.selection import Applied, Policy
 from isthmus.translate.selectors import EVERYTHING, Matcher, Term, matches, terms_of_rule
 
 MAX_LISTED_WORKLOADS = 100  # names that a person still reads, in the status of each of very many policies
@@ -36,23 +37,6 @@ class Alternative(msgspec.Struct, frozen=True):
     term: Term = EVERYTHING
     clusters: tuple[str, ...] = ()
     matcher: Matcher | None = None
-
-
-class _Policy(Protocol):
-    @property
-    def ref(self) -> Ref: ...
-
-
-class _Applied(Protocol):
-    """The policies on one service."""
-
-    @property
-    def service(self) -> ServiceFacts: ...
-    @property
-    def policies(self) -> tuple[_Policy, ...]: ...
-
-
-A = TypeVar("A", bound=_Applied)
 
 
 class Firsts:
@@ -134,7 +118,7 @@ class Sources:
         self,
         what: str,
         policies: Collection[Ref, P],
-        applied: Collection[Ref, A],
+        applied: Collection[Ref, Applied[Policy]],
         alternatives: Callable[[P], Iterable[Alternative]],
     ) -> Collection[Ref, tuple[Ref, ...]]:
         """The first workloads of each of *policies*, sorted, and one more than are listed if there are more.
@@ -147,7 +131,7 @@ class Sources:
             lambda _, each: ((policy.ref, each.service.mesh) for policy in each.policies),
         )
         present = self._graph.derive(f"meshes of destinations, {what}", services, lambda _, key, __: key[1])
-        meshes = self._graph.index(f"meshes of destinations by owner, {what}", present, lambda key, _: (key[0],))
+        meshes = self._graph.index(f"meshes of destinations by owner, {what}", present, first_part)
 
         def listed(fetch: Fetch, ref: Ref, policy: P) -> tuple[Ref, ...] | None:
             near = (mesh for _, mesh in fetch.group(meshes, ref))
@@ -162,8 +146,7 @@ class Sources:
         own = fetch.get(self._meshes, mesh)
         if own is not None:
             yield own
-        member = fetch.get(self._membership.member, mesh)
-        group = fetch.get(self._membership.facts, member.virtual_mesh) if member is not None else None
+        group = self._membership.group_of(fetch, mesh)
         yield from group.members if group is not None else ()
 
     def _selected(self, fetch: Fetch, alternative: Alternative, meshes: Mapping[Ref, MeshFacts]) -> Iterator[Ref]:

@@ -7,14 +7,15 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from isthmus.api.access_policy import AccessPolicy
-from isthmus.api.common import ApprovalState, ApprovalStatus
+from isthmus.api.common import ApprovalStatus
 from isthmus.api.discovery import ServiceType
 from isthmus.api.virtual_mesh import GlobalAccessPolicy, VirtualMesh
-from isthmus.flow import Collection, Fetch, Graph, Index
+from isthmus.flow import Collection, Fetch, Graph, Index, first_part
 from isthmus.istio import objects as istio
 from isthmus.model.names import sanitize
 from isthmus.model.problem import Problem
 from isthmus.model.ref import Ref
+from isthmus.translate import selection
 from isthmus.translate.access.evaluation import LOCAL_TRUST_DOMAIN
 from isthmus.translate.access.facts import AccessFacts, access_facts, problems_of
 from isthmus.translate.access.rules import Named, Refusal, authorize, split
@@ -26,6 +27,7 @@ from isthmus.translate.output import Output, OutputKey
 from isthmus.translate.parents import parents, parents_annotation
 from isthmus.translate.selection import Selection
 from isthmus.translate.selectors import rules_of
+from isthmus.translate.verdicts import Judged, by_policy, judge
 
 DENY_ALL = "global-access-control"
 FAULTY = "the policy has a fault of its own, see status.errors, and allows nobody here"
@@ -38,11 +40,8 @@ OPEN_GATEWAY = "gateways are reachable for everybody while the virtual mesh deni
 CLOSED_GATEWAY = "who comes from outside or another cluster has no identity at a gateway, and is refused there"
 
 
-class Applied(msgspec.Struct, frozen=True, gc=False):
-    """The policies on one service, from old to young."""
-
-    service: ServiceFacts
-    policies: tuple[AccessFacts, ...]
+Applied = selection.Applied[AccessFacts]
+"""The access policies on one service, from old to young."""
 
 
 class Guarded(msgspec.Struct, frozen=True, gc=False):
@@ -98,12 +97,12 @@ class Access:
         )
         self.applied: Collection[Ref, Applied] = graph.derive("applied access policies", services, self._apply)
         self._guarded: Collection[Ref, Guarded] = graph.derive("guarded services", self.applied, self._guard)
-        self.judged: Collection[Ref, dict[Ref, ApprovalStatus]] = graph.map(
+        self.judged: Collection[Ref, Judged] = graph.map(
             "judged access", self._guarded, lambda _, guarded: _judge(guarded)
         )
-        verdicts = graph.expand("verdicts on access policies", self.judged, _verdicts)
+        verdicts = graph.expand("verdicts on access policies", self.judged, by_policy)
         self.verdicts: Index[Ref, tuple[Ref, Ref], ApprovalStatus] = graph.index(
-            "verdicts by access policy", verdicts, lambda key, _: (key[0],)
+            "verdicts by access policy", verdicts, first_part
         )
         gateways = graph.expand("gateways that stay open", services, _gateways)
         self._gateways: Index[Ref, Ref, ServiceFacts] = graph.index(
@@ -126,8 +125,7 @@ class Access:
         Source: https://istio.io/latest/docs/tasks/security/authorization/authz-td-migration/,
         https://github.com/istio/istio/blob/master/pilot/pkg/security/trustdomain/bundle.go
         """
-        member = fetch.get(self._membership.member, ref)
-        group = fetch.get(self._membership.facts, member.virtual_mesh) if member is not None else None
+        group = self._membership.group_of(fetch, ref)
         meshes = {each.ref: each for each in (*(group.members if group is not None else ()), mesh)}.values()
         taken = {each.trust_domain for each in meshes}
         misread = {LOCAL_TRUST_DOMAIN} - {mesh.trust_domain, *mesh.trust_domain_aliases}
@@ -141,9 +139,7 @@ class Access:
         return found
 
     def _apply(self, fetch: Fetch, _: Ref, service: ServiceFacts) -> Applied | None:
-        facts = (fetch.get(self.facts, policy) for policy in self._selection.of(fetch, service))
-        policies = sorted((each for each in facts if each is not None), key=lambda each: each.seniority)
-        return Applied(service, tuple(policies)) if policies else None
+        return self._selection.applied(fetch, service, self.facts)
 
     def _guard(self, fetch: Fetch, _: Ref, applied: Applied) -> Guarded:
         service = applied.service
@@ -248,32 +244,14 @@ def _authorization_policies(_: Fetch, ref: Ref, guarded: Guarded) -> Iterable[tu
         yield OutputKey(guarded.cluster, part.key), Output(part, whose, ref)
 
 
-def _judge(guarded: Guarded) -> dict[Ref, ApprovalStatus]:
+def _judge(guarded: Guarded) -> Judged:
     errors: dict[Ref, list[str]] = {policy: [guarded.error] if guarded.error else [] for policy in guarded.policies}
     for refusal in guarded.refusals:
         errors[refusal.policy].append(refusal.message)
-    warnings: dict[Ref, list[str]] = {policy: [] for policy in guarded.policies}
+    warnings: dict[Ref, list[str]] = {}
     for policy, warning in guarded.warnings:
-        warnings[policy].append(warning)
-    found: dict[Ref, ApprovalStatus] = {}
-    order = 0
-    for policy in guarded.policies:
-        accepted = not errors[policy]
-        found[policy] = ApprovalStatus(
-            acceptance_order=order if accepted else 0,
-            state=ApprovalState.ACCEPTED if accepted else ApprovalState.INVALID,
-            errors=tuple(errors[policy]),
-            warnings=tuple(warnings[policy]),
-        )
-        order += accepted
-    return found
-
-
-def _verdicts(
-    _: Fetch, ref: Ref, judged: dict[Ref, ApprovalStatus]
-) -> Iterator[tuple[tuple[Ref, Ref], ApprovalStatus]]:
-    for policy, verdict in judged.items():
-        yield (policy, ref), verdict
+        warnings.setdefault(policy, []).append(warning)
+    return judge(guarded.policies, errors=errors, warnings=warnings)
 
 
 def _port_warnings(applied: Applied) -> Iterator[tuple[Ref, str]]:

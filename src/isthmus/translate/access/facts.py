@@ -15,7 +15,7 @@ from isthmus.api.common import IdentitySelector
 from isthmus.istio import objects as istio
 from isthmus.model.problem import Problem
 from isthmus.model.ref import Ref
-from isthmus.translate.membership import Seniority, seniority
+from isthmus.translate.seniority import Seniority, seniority
 
 LARGEST_PORT = 65535
 _METHOD = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, section 5.6.2

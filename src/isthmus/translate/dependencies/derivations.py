@@ -15,7 +15,7 @@ from isthmus.api.common import ApprovalState, ApprovalStatus, KubeWorkloadMatche
 from isthmus.api.discovery import Workload
 from isthmus.api.service_dependency import ServiceDependency
 from isthmus.api.virtual_mesh import ProxyScope, VirtualMesh
-from isthmus.flow import Collection, Fetch, Graph, Index
+from isthmus.flow import Collection, Fetch, Graph, Index, first_part
 from isthmus.model.ref import Ref
 from isthmus.translate.access.derivations import Access
 from isthmus.translate.access.derivations import Applied as Allowed
@@ -147,7 +147,7 @@ class Dependencies:
         self.scoped: Collection[Ref, Scoped] = graph.derive("scoped proxies", self.callers, self._scope)
         verdicts = graph.expand("verdicts on service dependencies", self.scoped, _verdicts)
         self.verdicts: Index[Ref, tuple[Ref, Ref], ApprovalStatus] = graph.index(
-            "verdicts by service dependency", verdicts, lambda key, _: (key[0],)
+            "verdicts by service dependency", verdicts, first_part
         )
         self.outputs: tuple[Collection[OutputKey, Output], ...] = (graph.expand("sidecars", self.scoped, _sidecars),)
 
@@ -156,7 +156,7 @@ class Dependencies:
     ) -> Collection[tuple[Ref, str], Hosts]:
         """The hosts of each scope as each cluster knows them, kept once for all workloads that have the scope."""
         by_scope: Index[Ref, tuple[Ref, Ref], Names] = graph.index(
-            f"destinations by owner, {what}", destinations, lambda key, _: (key[0],)
+            f"destinations by owner, {what}", destinations, first_part
         )
         return graph.expand(f"hosts by owner and cluster, {what}", by_scope, _by_cluster)
 

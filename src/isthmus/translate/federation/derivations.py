@@ -115,9 +115,8 @@ class Federation:
 
     def virtual_mesh_of(self, fetch: Fetch, mesh: Ref) -> VirtualMeshFacts | None:
         """The virtual mesh that federates destinations of *mesh*, None if none does."""
-        member = fetch.get(self._membership.member, mesh)
-        facts = member and fetch.get(self._membership.facts, member.virtual_mesh)
-        return facts if facts and facts.federates else None
+        group = self._membership.group_of(fetch, mesh)
+        return group if group is not None and group.federates else None
 
     def _federate(self, fetch: Fetch, _: Ref, service: ServiceFacts) -> Federated | None:
         virtual_mesh = self.virtual_mesh_of(fetch, service.mesh)

@@ -17,8 +17,8 @@ from isthmus.model.ref import Ref
 from isthmus.translate.gateways.findings import Finding, Weight
 from isthmus.translate.gateways.hosts import HostFacts, HostKey, TableFacts
 from isthmus.translate.gateways.routes import UNREACHABLE, Answer, Delegate, Forward, RouteFacts
-from isthmus.translate.membership import Seniority
 from isthmus.translate.output import StatusKey
+from isthmus.translate.seniority import Seniority
 from isthmus.translate.traffic.conditions import Kind, Path, Request
 from isthmus.translate.traffic.fields import LONGEST_REGEX, Field, Value
 

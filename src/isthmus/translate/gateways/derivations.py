@@ -12,7 +12,7 @@ from isthmus.api.route_table import RouteTable
 from isthmus.api.traffic_policy import TrafficPolicy
 from isthmus.api.virtual_gateway import VirtualGateway
 from isthmus.api.virtual_host import VirtualHost
-from isthmus.flow import Collection, Fetch, Graph, Index
+from isthmus.flow import Collection, Fetch, Graph, Index, first_part
 from isthmus.model.problem import Problem
 from isthmus.model.ref import Ref
 from isthmus.translate.facts import ServiceFacts
@@ -38,10 +38,11 @@ from isthmus.translate.gateways.listeners import (
 )
 from isthmus.translate.gateways.objects import IngressGateway
 from isthmus.translate.gateways.routing import Around, HostRouting, Lookup, route_connections, route_host
-from isthmus.translate.membership import Seniority
 from isthmus.translate.output import Output, OutputKey, StatusKey
 from isthmus.translate.parents import parents_annotation
+from isthmus.translate.selection import named_in_vain
 from isthmus.translate.selectors import Term, selects, terms_of_rule, terms_of_service
+from isthmus.translate.seniority import Seniority
 from isthmus.translate.traffic.fields import Field
 from isthmus.translate.traffic.filters import RouteFilter, idle
 from isthmus.translate.traffic.reach import Reach
@@ -145,11 +146,11 @@ class Gateways:
         self._gateway_rules_by_term = graph.index("gateway rules by term", wanted, lambda _, rule: _terms(rule))
         missing = graph.derive("gateway rules without a service", wanted, self._missing)
         self._missing_by_gateway: Index[Ref, tuple[Ref, int], Ref] = graph.index(
-            "gateway rules without a service by owner", missing, _first_part
+            "gateway rules without a service by owner", missing, first_part
         )
         selected = graph.expand("services of virtual gateways", services, self._select)
         self._selected: Index[Ref, tuple[Ref, Ref], tuple[ServiceFacts, tuple[str, ...]]] = graph.index(
-            "services by virtual gateway", selected, _first_part
+            "services by virtual gateway", selected, first_part
         )
         self._servers: Index[tuple[str, str], Ref, ServiceFacts] = graph.index(
             "servers that gateways ask by cluster and name", services, _asked_by_name
@@ -157,11 +158,11 @@ class Gateways:
         self._bound: Collection[Ref, Bound] = graph.derive("selected gateways", self._listeners, self._bind)
         east_west = graph.expand("ports of east-west gateways", reach.east_west, _east_west_ports)
         self._east_west: Index[Place, tuple[Place, Ref], Ref] = graph.index(
-            "ports of east-west gateways by port", east_west, _first_part
+            "ports of east-west gateways by port", east_west, first_part
         )
         port_claims = graph.expand("claims on ports", self._bound, _port_claims)
         self._port_claims: Index[Place, tuple[Place, Ref], PortClaim] = graph.index(
-            "claims on ports by port", port_claims, _first_part
+            "claims on ports by port", port_claims, first_part
         )
         self.serving: Collection[Ref, Bound] = graph.derive("serving gateways", self._bound, self._hold)
         self.entrances: Collection[Ref, ServiceFacts] = graph.expand(
@@ -171,7 +172,7 @@ class Gateways:
         self.attached: Collection[Ref, Attached] = graph.derive("attached hosts", self._listeners, self._attach)
         domain_claims = graph.expand("claims on domains", self.serving, self._claim_domains)
         self._domain_claims: Index[tuple[Place, str], Any, DomainClaim] = graph.index(
-            "claims on domains by domain", domain_claims, _first_part
+            "claims on domains by domain", domain_claims, first_part
         )
         self._served: Collection[ServedKey, Served] = graph.expand("served hosts", self.serving, self._serve)
         self._served_by_gateway: Index[tuple[Ref, Ref], ServedKey, Served] = graph.index(
@@ -188,11 +189,11 @@ class Gateways:
         )
         outside = graph.expand("externals in routes of hosts", self._routed, self._outside)
         by_namespace: Index[tuple[str, str, Ref], Any, ServedKey] = graph.index(
-            "externals by the namespace of gateways", outside, _first_part
+            "externals by the namespace of gateways", outside, first_part
         )
         filtered = graph.expand("hosts with filters", self._routed, self._filtered)
         by_gateway: Index[Ref, tuple[Ref, ServedKey], Chained] = graph.index(
-            "hosts with filters by gateway", filtered, _first_part
+            "hosts with filters by gateway", filtered, first_part
         )
         self.outputs: tuple[Collection[OutputKey, Output], ...] = (
             graph.expand("gateways of virtual gateways", self.serving, self._write_gateways),
@@ -201,7 +202,7 @@ class Gateways:
             graph.expand("filters in chains of gateways", by_gateway, self._write_chain),
         )
         self.findings: tuple[Index[StatusKey, Any, tuple[Finding, ...]], ...] = tuple(
-            graph.index(f"findings of {found.name} by object", _findings(graph, found), _first_part)
+            graph.index(f"findings of {found.name} by object", _findings(graph, found), first_part)
             for found in (*self.hosts.judged, self.serving, self.attached, self._served, self._routed)
         )
 
@@ -217,8 +218,7 @@ class Gateways:
         return (((ref, i), rule) for i, rule in enumerate(found))
 
     def _missing(self, fetch: Fetch, _: object, rule: GatewayRule) -> Ref | None:
-        named = rule.rule
-        return named if isinstance(named, Ref) and not fetch.group(self._services_by_identity, named) else None
+        return named_in_vain(fetch, rule.rule, self._services_by_identity)
 
     def _select(
         self, fetch: Fetch, ref: Ref, service: ServiceFacts
@@ -483,10 +483,6 @@ class Gateways:
 def _asked_by_name(_: Ref, service: ServiceFacts) -> Iterable[tuple[str, str]]:
     where = service.service
     return ((where.cluster, where.name),) if where.name in (EXTAUTH_SERVICE, RATE_LIMIT_SERVICE) else ()
-
-
-def _first_part(key: tuple[Any, ...], _: object) -> tuple[Any]:
-    return (key[0],)
 
 
 def _terms(rule: GatewayRule) -> Iterable[Term]:

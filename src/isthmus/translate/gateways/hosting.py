@@ -13,7 +13,7 @@ from isthmus.api.route_table import RouteTable
 from isthmus.api.traffic_policy import TrafficPolicy
 from isthmus.api.virtual_gateway import VirtualGateway
 from isthmus.api.virtual_host import VirtualHost
-from isthmus.flow import Collection, Fetch, Graph, Index
+from isthmus.flow import Collection, Fetch, Graph, Index, first_part
 from isthmus.model.problem import Problem
 from isthmus.model.ref import Kind, Ref
 from isthmus.translate.gateways.delegation import Flattened, cycle_from, delegations, flatten
@@ -92,7 +92,7 @@ class Hosts:
         self.ruled_hosts: Collection[Ref, Ruled] = graph.derive("policies on hosts", virtual_hosts, self._rule)
         self.ruled_tables: Collection[Ref, Ruled] = graph.derive("policies on tables", route_tables, self._rule)
         self.routes_by_policy = tuple(
-            graph.index(f"{name} by policy", graph.expand(name, ruled, partial(_policy_routes, kind)), _first_part)
+            graph.index(f"{name} by policy", graph.expand(name, ruled, partial(_policy_routes, kind)), first_part)
             for name, kind, ruled in (
                 ("routes of hosts under policies", VirtualHost.KIND, self.ruled_hosts),
                 ("routes of tables under policies", RouteTable.KIND, self.ruled_tables),
@@ -107,7 +107,7 @@ class Hosts:
             "tables of inline hosts", self._inline, self._lead_host
         )
         self.leading = tuple(
-            graph.index(f"{name} by table", graph.expand(name, led, partial(_edges, kind)), _first_part)
+            graph.index(f"{name} by table", graph.expand(name, led, partial(_edges, kind)), first_part)
             for name, kind, led in (
                 ("delegations of hosts", VirtualHost.KIND, self._led_hosts),
                 ("delegations of tables", RouteTable.KIND, self._led_tables),
@@ -258,7 +258,3 @@ def _edges(kind: Kind, _: Fetch, ref: Ref, led: Led) -> Iterator[tuple[tuple[Ref
     owner = StatusKey(kind, ref.namespace, ref.name)
     for table in led.tables:
         yield (table, owner), owner
-
-
-def _first_part(key: tuple[Any, ...], _: object) -> tuple[Any]:
-    return (key[0],)

@@ -18,8 +18,8 @@ from isthmus.translate.gateways.routes import (
     route_problems,
     route_warnings,
 )
-from isthmus.translate.membership import Seniority, seniority
 from isthmus.translate.output import StatusKey
+from isthmus.translate.seniority import Seniority, seniority
 from isthmus.translate.traffic.fields import Field, Value, policy_problems
 
 LONGEST_DOMAIN, LONGEST_LABEL = 253, 63  # RFC 1035

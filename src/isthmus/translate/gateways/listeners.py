@@ -42,9 +42,9 @@ from isthmus.translate.gateways.hosts import (
 )
 from isthmus.translate.gateways.routes import LARGEST_WEIGHT, Share, fields_of_route
 from isthmus.translate.gateways.selection import selector_problems
-from isthmus.translate.membership import Seniority, seniority
 from isthmus.translate.output import StatusKey
 from isthmus.translate.selectors import Rule, rules_of
+from isthmus.translate.seniority import Seniority, seniority
 from isthmus.translate.traffic.fields import Field, Value, policy_problems, service_problems
 
 HANDLER = "spec.connectionHandlers[0]"

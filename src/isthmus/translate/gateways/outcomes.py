@@ -9,7 +9,7 @@ from isthmus.api.route_table import RouteTable, RouteTableStatus, SelectedBy, Se
 from isthmus.api.traffic_policy import AppliedTrafficPolicy, TrafficPolicy
 from isthmus.api.virtual_gateway import VirtualGateway, VirtualGatewayStatus
 from isthmus.api.virtual_host import VirtualHost, VirtualHostStatus
-from isthmus.flow import Collection, Fetch, Graph, Index
+from isthmus.flow import Collection, Fetch, Graph, Index, first_part
 from isthmus.model.ref import Ref
 from isthmus.translate.gateways import statuses
 from isthmus.translate.gateways.derivations import Gateways
@@ -43,7 +43,7 @@ class GatewayOutcomes:
         )
         through = graph.expand("tables by virtual gateway", virtual_gateways, self._through)
         self._through_by_table: Index[Ref, tuple[Ref, Ref], Ref] = graph.index(
-            "virtual gateways by table", through, lambda key, _: (key[0],)
+            "virtual gateways by table", through, first_part
         )
         self.virtual_hosts: Collection[Ref, VirtualHostStatus] = graph.derive(
             "virtual host statuses", virtual_hosts, self._virtual_host

@@ -21,9 +21,9 @@ from isthmus.translate.gateways.findings import Finding, Weight
 from isthmus.translate.gateways.hosts import HostKey
 from isthmus.translate.gateways.routes import NOT_OF_ROUTES, fields_of_route, options_warnings
 from isthmus.translate.gateways.selection import ANYWHERE, Head, namespaces_of, selects_object
-from isthmus.translate.membership import Seniority, seniority
 from isthmus.translate.output import StatusKey
 from isthmus.translate.selectors import EVERYTHING, Term
+from isthmus.translate.seniority import Seniority, seniority
 from isthmus.translate.traffic.fields import POLICY, Field, Value, fields_of
 
 ALL_ROUTES = ("*",)

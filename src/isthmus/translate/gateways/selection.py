@@ -13,7 +13,7 @@ from isthmus.api.base import Resource
 from isthmus.api.common import ObjectSelector, SelectorExpression, SelectorOperator
 from isthmus.model.problem import Problem
 from isthmus.model.ref import Ref
-from isthmus.translate.membership import Seniority, seniority
+from isthmus.translate.seniority import Seniority, seniority
 
 ANYWHERE = "*"
 

@@ -8,12 +8,13 @@ from typing import Any
 
 import msgspec
 
-from isthmus.api.common import ApprovalState, ApprovalStatus
+from isthmus.api.common import ApprovalStatus
 from isthmus.api.traffic_policy import TrafficPolicy
-from isthmus.flow import Collection, Fetch, Graph, Index
+from isthmus.flow import Collection, Fetch, Graph, Index, first_part
 from isthmus.istio import objects as istio
 from isthmus.model.problem import Problem
 from isthmus.model.ref import Ref
+from isthmus.translate import selection
 from isthmus.translate.facts import ServiceFacts
 from isthmus.translate.federation.derivations import Federation
 from isthmus.translate.federation.objects import Pairs, metadata, subsets
@@ -28,16 +29,14 @@ from isthmus.translate.traffic.limits import fit
 from isthmus.translate.traffic.merge import Conflict, PolicyFacts, Senders, Setting, policy_facts, senders_of
 from isthmus.translate.traffic.reach import Reach
 from isthmus.translate.traffic.routes import Reachable, Routing, Unreachable, Use, route
+from isthmus.translate.verdicts import Judged, by_policy, judge
 
 ISTIO_MUTUAL = "ISTIO_MUTUAL"
 DEFAULT = "default"
 
 
-class Applied(msgspec.Struct, frozen=True, gc=False):
-    """The policies on one service, from old to young."""
-
-    service: ServiceFacts
-    policies: tuple[PolicyFacts, ...]
+Applied = selection.Applied[PolicyFacts]
+"""The traffic policies on one service, from old to young."""
 
 
 class Place(msgspec.Struct, frozen=True, gc=False):
@@ -113,12 +112,10 @@ class Traffic:
         self._gateway_uses_by_service: Index[Ref, tuple[Any, str, Use], Use] = graph.index(
             "subsets in routes of gateways by service", gateway_uses, lambda _, use: (use.service,)
         )
-        self.judged: Collection[Ref, dict[Ref, ApprovalStatus]] = graph.derive(
-            "judged destinations", self.routed, self._judge
-        )
-        verdicts = graph.expand("verdicts on traffic policies", self.judged, _verdicts)
+        self.judged: Collection[Ref, Judged] = graph.derive("judged destinations", self.routed, self._judge)
+        verdicts = graph.expand("verdicts on traffic policies", self.judged, by_policy)
         self.verdicts: Index[Ref, tuple[Ref, Ref], ApprovalStatus] = graph.index(
-            "verdicts by traffic policy", verdicts, lambda key, _: (key[0],)
+            "verdicts by traffic policy", verdicts, first_part
         )
         self.outputs: tuple[Collection[OutputKey, Output], ...] = (
             graph.expand("virtual services", self.routed, _virtual_services),
@@ -151,9 +148,7 @@ class Traffic:
         return None if fetch.get(self.problems, ref) else policy_facts(policy)
 
     def _apply(self, fetch: Fetch, _: Ref, service: ServiceFacts) -> Applied | None:
-        facts = (fetch.get(self._facts, policy) for policy in self._selection.of(fetch, service))
-        policies = sorted((each for each in facts if each is not None), key=lambda each: each.seniority)
-        return Applied(service, tuple(policies)) if policies else None
+        return self._selection.applied(fetch, service, self._facts)
 
     def _route(self, fetch: Fetch, ref: Ref, applied: Applied) -> Routed:
         where = applied.service.service
@@ -181,7 +176,7 @@ class Traffic:
         warnings = tuple(_warnings(applied, abroad=federated is not None))
         return Routed(policies, tuple(clients[place] for place in places), warnings)
 
-    def _judge(self, fetch: Fetch, _: Ref, routed: Routed) -> dict[Ref, ApprovalStatus]:
+    def _judge(self, fetch: Fetch, _: Ref, routed: Routed) -> Judged:
         """What became of each policy on one destination."""
         errors: dict[Ref, dict[str, None]] = {policy: {} for policy in routed.policies}
         later: dict[Ref, dict[str, None]] = {policy: {} for policy in routed.policies}
@@ -200,23 +195,7 @@ class Traffic:
                         f"spec.policy.trafficShift: no ready pod of {use.service.key} has {labels}: requests that go "
                         "there are answered with 503"
                     ] = None
-        found: dict[Ref, ApprovalStatus] = {}
-        order = 0
-        for policy in routed.policies:
-            state = ApprovalState.ACCEPTED
-            if errors[policy]:
-                state = ApprovalState.INVALID
-            elif later[policy]:
-                state = ApprovalState.PENDING
-            accepted = state is ApprovalState.ACCEPTED
-            found[policy] = ApprovalStatus(
-                acceptance_order=order if accepted else 0,
-                state=state,
-                errors=(*errors[policy], *later[policy]),
-                warnings=tuple(warnings[policy]),
-            )
-            order += accepted
-        return found
+        return judge(routed.policies, errors=errors, warnings=warnings, later=later)
 
     def _reach(self, fetch: Fetch, cluster: str, service: Ref) -> Reachable | Unreachable:
         return self._reached.known_on(fetch, cluster, service, ", or leave that cluster out with spec.sourceSelector")
@@ -277,13 +256,6 @@ def _virtual_services(_: Fetch, ref: Ref, routed: Routed) -> Iterable[tuple[Outp
                 spec=istio.VirtualServiceSpec(hosts=(client.place.host,), http=client.routing.http),
             )
             yield OutputKey(client.place.cluster, made.key), Output(made, whose, ref)
-
-
-def _verdicts(
-    _: Fetch, ref: Ref, judged: dict[Ref, ApprovalStatus]
-) -> Iterator[tuple[tuple[Ref, Ref], ApprovalStatus]]:
-    for policy, verdict in judged.items():
-        yield (policy, ref), verdict
 
 
 def _warnings(applied: Applied, *, abroad: bool) -> Iterator[tuple[Ref, str]]:

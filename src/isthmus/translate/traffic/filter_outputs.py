@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from isthmus.api.traffic_policy import TrafficPolicy
-from isthmus.flow import Collection, Fetch, Graph, Index
+from isthmus.flow import Collection, Fetch, Graph, Index, first_part
 from isthmus.istio import objects as istio
 from isthmus.model.ref import Ref
 from isthmus.translate.facts import MeshFacts
@@ -46,9 +46,7 @@ class FilterOutputs:
             "routes with filters by name", filtered, lambda key, _: (key[1:],)
         )
         needed: Collection[tuple[str, str], Needed] = graph.derive("needed filters", by_name, _need)
-        by_cluster: Index[str, tuple[str, str], Needed] = graph.index(
-            "needed filters by cluster", needed, lambda key, _: (key[0],)
-        )
+        by_cluster: Index[str, tuple[str, str], Needed] = graph.index("needed filters by cluster", needed, first_part)
         self.outputs: tuple[Collection[OutputKey, Output], ...] = (
             graph.expand("filters of routes", needed, self._say),
             graph.expand("filters in chains", by_cluster, self._insert),

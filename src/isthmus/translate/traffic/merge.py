@@ -15,7 +15,7 @@ import msgspec
 from isthmus.api.common import WorkloadSelector
 from isthmus.api.traffic_policy import TrafficPolicy
 from isthmus.model.ref import Ref
-from isthmus.translate.membership import Seniority, seniority
+from isthmus.translate.seniority import Seniority, seniority
 from isthmus.translate.traffic.conditions import (
     ANY_REQUEST,
     ANY_SENDER,

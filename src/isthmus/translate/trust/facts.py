@@ -15,7 +15,7 @@ from isthmus.api.virtual_mesh import MtlsConfig, RotationCondition, SharedTrust,
 from isthmus.model.problem import Problem
 from isthmus.model.ref import Ref
 from isthmus.translate.callers import GATEWAY_LABELS
-from isthmus.translate.membership import Seniority, seniority
+from isthmus.translate.seniority import Seniority, seniority
 from isthmus.translate.trust.vault import PATH as VAULT_PATH
 from isthmus.translate.trust.vault import vault_of
 

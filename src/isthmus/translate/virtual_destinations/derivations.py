@@ -9,7 +9,7 @@ import msgspec
 
 from isthmus.api.discovery import ServicePort
 from isthmus.api.virtual_destination import VirtualDestination
-from isthmus.flow import Collection, Fetch, Graph, Index
+from isthmus.flow import Collection, Fetch, Graph, Index, first_part
 from isthmus.model.problem import Problem
 from isthmus.model.ref import Ref
 from isthmus.translate.facts import DEFAULT_CLUSTER_DOMAIN, MeshFacts, ServiceFacts, local_fqdn
@@ -79,7 +79,7 @@ class VirtualDestinations:
         self._selection = Selection(graph, "virtual destination", virtual_destinations, _rules, services_by_identity)
         selected = graph.expand("services behind virtual destinations", services, self._select)
         self._selected: Index[Ref, tuple[Ref, Ref], ServiceFacts] = graph.index(
-            "services by virtual destination", selected, lambda key, _: (key[0],)
+            "services by virtual destination", selected, first_part
         )
         self._by_hostname: Index[str, Ref, VirtualDestinationFacts] = graph.index(
             "virtual destinations by host name", self._facts, lambda _, facts: (facts.hostname,)

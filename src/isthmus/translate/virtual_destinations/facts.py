@@ -19,8 +19,8 @@ from isthmus.api.virtual_destination import (
 from isthmus.istio import objects as istio
 from isthmus.model.problem import Problem
 from isthmus.model.ref import Ref
-from isthmus.translate.membership import Seniority, seniority
 from isthmus.translate.ports import is_tcp
+from isthmus.translate.seniority import Seniority, seniority
 from isthmus.translate.traffic.fields import outlier_detection, outlier_problems, service_problems
 
 OUTLIERS = OutlierDetection(
