@@ -20,6 +20,7 @@ from isthmus import __version__
 from isthmus.pki import PemInvalid, certificate_facts, inspect_csr, sign_agent
 from isthmus.relay.frames import Hello, ProtocolFault
 from isthmus.relay.session import Session, check_hello
+from isthmus.transport.accept import Server
 from isthmus.transport.codec import decode
 from isthmus.transport.errors import Unreachable
 from isthmus.transport.hub import Hub, IdentityLedger, Refused, ServerCredentials, TokenRefused
@@ -40,6 +41,8 @@ from isthmus.transport.tls import dns_names_in, names_server, server_context
 from isthmus.transport.traffic import Traffic
 from isthmus.wire import relay_grpc
 from isthmus.wire import relay_pb2 as wire
+
+CLOSING = "the server is shutting down"
 
 Request = TypeVar("Request", wire.IssueRequest, wire.RenewRequest)
 AgentStream = grpclib.server.Stream[wire.ToServer, wire.ToAgent]
@@ -85,7 +88,7 @@ class RelayServer:
         self._now = now
         self._pace = pace or Pace()
         self._context = server_context(tls) if tls else None
-        self._server: grpclib.server.Server | None = None
+        self._server: Server | None = None
         self._live: dict[str, _Live] = {}
         self._traffic: dict[str, Traffic] = {}
 
@@ -103,7 +106,7 @@ class RelayServer:
         """Listen. Raises OSError when the port is taken."""
         listener = _listener(self._host, self._port)
         self._port = listener.getsockname()[1]
-        self._server = grpclib.server.Server([_Relay(self), _Identity(self)])
+        self._server = Server([_Relay(self), _Identity(self)])
         await self._server.start(sock=listener, ssl=self._listening_context())
 
     def reload(self, tls: ServerCredentials) -> None:
@@ -126,11 +129,12 @@ class RelayServer:
         server, self._server = self._server, None
         if server is None:
             return
-        for live in tuple(self._live.values()):
-            live.stop(Status.UNAVAILABLE, "the server is shutting down")
+        ended = tuple(self._live.values())
+        for live in ended:
+            live.stop(Status.UNAVAILABLE, CLOSING)
+        for live in ended:
             await live.gone.wait()
-        server.close()
-        await server.wait_closed()
+        await server.end()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -242,10 +246,12 @@ class RelayServer:
             session.close()
 
     async def _take_over(self, cluster: str) -> _Live:
-        """The one live stream of *cluster* from now on; the one before has ended."""
+        """The one live stream of *cluster* from now on; the one before has ended. Raises `GRPCError`."""
         while before := self._live.get(cluster):
             before.stop(Status.ABORTED, f"a newer connection of cluster {cluster} took over")
             await before.gone.wait()
+        if self._server is None:
+            raise GRPCError(Status.UNAVAILABLE, CLOSING)
         live = self._live[cluster] = _Live(asyncio.get_running_loop().create_future())
         return live
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import resource
 import time
@@ -131,6 +132,57 @@ async def test_a_server_restarted_in_the_middle_of_a_stream_loses_nothing(relay,
 
     assert [type(error) for error in link.errors][:1] == [Unreachable]
     assert "shutting down" in str(link.errors[0])
+
+
+async def test_a_closed_server_has_no_connections_left():
+    """Those that never said a word are ended too; a server in another process would keep them."""
+    running = server(Management(), None)
+    await running.start()
+    reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
+    assert await reader.read(9)  # HTTP/2 settings: it is accepted
+
+    await running.close()
+
+    async with asyncio.timeout(5):
+        while await reader.read(1024):
+            pass
+    writer.close()
+    await writer.wait_closed()
+
+
+async def test_a_server_closes_while_a_client_has_not_agreed_on_tls(relay):
+    running = server(Management(), relay.server())
+    await running.start()
+    _, writer = await asyncio.open_connection("127.0.0.1", running.port)
+
+    async with asyncio.timeout(10):
+        await running.close()
+
+    writer.close()
+    await writer.wait_closed()
+
+
+async def test_a_server_closes_while_all_its_agents_come_back(relay):
+    """Each is told so, and none has a stream to a server that has gone."""
+    names = [f"c{number}" for number in range(20)]
+    management = Management(registered=set(names))
+    running = server(management, relay.server())
+    await running.start()
+    stores = [Store(ClientCredentials(root=relay.root, identity=relay.identity(name))) for name in names]
+    async with contextlib.AsyncExitStack() as stack:
+        links = [
+            await stack.enter_async_context(agent(running.port, cluster=name, store=store))
+            for name, store in zip(names, stores, strict=True)
+        ]
+        await until(lambda: all(link.connections for link in links))
+        for name in names[::2]:
+            running.disconnect(name, "come again")
+        await running.close()
+        await until(lambda: all(link.errors for link in links))
+
+    connected = {event[1] for event in management.events if event[0] == "connected"}
+    assert connected == set(names)
+    assert not any(traffic.connected for traffic in running.traffic.values())
 
 
 async def test_an_agent_started_again_loses_nothing_and_receives_no_record_twice(relay, store):
