@@ -26,7 +26,7 @@ from isthmus.api.virtual_destination import VirtualDestination, VirtualDestinati
 from isthmus.api.virtual_gateway import VirtualGateway
 from isthmus.api.virtual_host import VirtualHost
 from isthmus.api.virtual_mesh import VirtualMesh, VirtualMeshStatus
-from isthmus.flow import Fetch, Graph, Source, Tap
+from isthmus.flow import Fetch, Graph, Index, Source, Tap
 from isthmus.istio.objects import ClientTls
 from isthmus.model.problem import Problem
 from isthmus.model.ref import Kind, Ref
@@ -47,23 +47,25 @@ from isthmus.translate.federation.outputs import FederationOutputs
 from isthmus.translate.gateways.derivations import Gateways
 from isthmus.translate.gateways.outcomes import GatewayOutcomes
 from isthmus.translate.gateways.statuses import with_failures, with_routes
+from isthmus.translate.listing import MAX_LISTED_DESTINATIONS, approval, required_subsets
 from isthmus.translate.membership import DEFAULT_SUFFIX, Membership
 from isthmus.translate.output import Output, OutputKey, StatusKey, Translation
+from isthmus.translate.policy_statuses import (
+    PolicyOutcome,
+    access_policy_status,
+    policy_outcome,
+    service_dependency_status,
+    traffic_policy_status,
+)
 from isthmus.translate.ports import is_tcp
 from isthmus.translate.sources import Sources, callers_of, senders_of
 from isthmus.translate.statuses import (
-    MAX_LISTED_DESTINATIONS,
     DestinationApprovals,
     TrustOutcome,
-    access_policy_status,
-    approval,
     destination_status,
     mesh_status,
     policy_status,
-    required_subsets,
-    service_dependency_status,
     settings_status,
-    traffic_policy_status,
     virtual_destination_status,
     virtual_mesh_status,
     workload_status,
@@ -564,33 +566,46 @@ class Engine:
         policy = self._traffic_policies.get(key.ref)
         if policy is None:
             return None
-        problems = tuple(str(problem) for problem in self._traffic.problems.get(key.ref) or ())
-        missing = [service for _, service in self._traffic.missing.get(key.ref) or ()]
-        verdicts = {destination: found for (_, destination), found in self._traffic.verdicts.get(key.ref) or ()}
-        failures = {error.subject: _failure(output, error) for output, error in self._errors_by_parent.get(key) or ()}
+        problems = self._traffic.problems.get(key.ref) or ()
+        outcome = self._policy_outcome(key, problems, self._traffic.missing, self._traffic.verdicts)
         workloads = self._senders.get(key.ref) or ()
-        status = traffic_policy_status(policy, problems, missing, verdicts, failures, workloads)
+        status = traffic_policy_status(policy, outcome, workloads)
         return status if problems else with_routes(status, self._gateways.policies.get(key.ref))
 
     def _access_policy_status(self, key: StatusKey) -> AccessPolicyStatus | None:
         policy = self._access_policies.get(key.ref)
         if policy is None:
             return None
-        problems = tuple(str(problem) for problem in self._access.problems.get(key.ref) or ())
-        missing = [service for _, service in self._access.missing.get(key.ref) or ()]
-        verdicts = {destination: found for (_, destination), found in self._access.verdicts.get(key.ref) or ()}
-        failures = {error.subject: _failure(output, error) for output, error in self._errors_by_parent.get(key) or ()}
+        problems = self._access.problems.get(key.ref) or ()
+        outcome = self._policy_outcome(key, problems, self._access.missing, self._access.verdicts)
         workloads = self._callers.get(key.ref) or ()
-        return access_policy_status(policy, problems, missing, verdicts, failures, workloads)
+        return access_policy_status(policy, outcome, workloads)
 
     def _service_dependency_status(self, key: StatusKey) -> ServiceDependencyStatus | None:
         dependency = self._service_dependencies.get(key.ref)
         if dependency is None:
             return None
-        missing = [service for _, service in self._dependencies.missing.get(key.ref) or ()]
-        verdicts = {workload: found for (_, workload), found in self._dependencies.verdicts.get(key.ref) or ()}
-        failures = {error.subject: _failure(output, error) for output, error in self._errors_by_parent.get(key) or ()}
-        return service_dependency_status(dependency, missing, verdicts, failures)
+        outcome = self._policy_outcome(key, (), self._dependencies.missing, self._dependencies.verdicts)
+        return service_dependency_status(dependency, outcome)
+
+    def _policy_outcome(
+        self,
+        key: StatusKey,
+        problems: tuple[Problem, ...],
+        missing: Index[Ref, tuple[Ref, str], Ref],
+        verdicts: Index[Ref, tuple[Ref, Ref], ApprovalStatus],
+    ) -> PolicyOutcome:
+        """What became of the policy *key* with *problems* of its own; *missing* and *verdicts* are by policy."""
+        return policy_outcome(
+            problems,
+            (service for _, service in missing.get(key.ref) or ()),
+            {subject: verdict for (_, subject), verdict in verdicts.get(key.ref) or ()},
+            self._failures(key),
+        )
+
+    def _failures(self, key: StatusKey) -> dict[Ref, str]:
+        """Of what could not be written for *key*, what its status says, by subject."""
+        return {error.subject: _failure(output, error) for output, error in self._errors_by_parent.get(key) or ()}
 
     def _gateway_status(self, key: StatusKey) -> ApiStruct | None:
         status = self._gateways.status(key)
@@ -602,10 +617,9 @@ class Engine:
         if virtual is None:
             return None
         problems = tuple(str(problem) for problem in self._virtual_destinations.problems.get(key.ref) or ())
-        failures = {error.subject: _failure(output, error) for output, error in self._errors_by_parent.get(key) or ()}
         resolved = self._virtual_destinations.resolved.get(key.ref)
         required = self._virtual_subsets.get(key.ref) or ()
-        return virtual_destination_status(virtual, problems, resolved, required, failures)
+        return virtual_destination_status(virtual, problems, resolved, required, self._failures(key))
 
     def _trust_of(self, virtual_mesh: VirtualMesh, *, pending: bool) -> TrustOutcome:
         found = self._trust.domains_by_virtual_mesh.get(virtual_mesh.ref) or ()

@@ -16,9 +16,9 @@ from isthmus.istio.objects import DestinationRule, PortSelector, StringMatch, Vi
 from isthmus.model.ref import Ref
 from isthmus.translate import Engine
 from isthmus.translate.federation.objects import subset_name
+from isthmus.translate.listing import MAX_LISTED_POLICIES
 from isthmus.translate.output import StatusKey
 from isthmus.translate.sources import MAX_LISTED_WORKLOADS
-from isthmus.translate.statuses import MAX_LISTED_POLICIES
 from tests.unit.translate.fleets import HTTP, gateway, mesh, service, virtual_mesh, workload
 
 REVIEWS = "reviews-default-cluster1.gloo-mesh."

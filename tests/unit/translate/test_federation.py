@@ -19,8 +19,8 @@ from isthmus.translate.facts import EndpointFacts, endpoint_facts, service_facts
 from isthmus.translate.federation.addresses import AddressBook, candidate
 from isthmus.translate.federation.gateways import choose_gateways
 from isthmus.translate.federation.objects import label_shares, rule_name
+from isthmus.translate.listing import MAX_LISTED_DESTINATIONS
 from isthmus.translate.ports import protocol_of
-from isthmus.translate.statuses import MAX_LISTED_DESTINATIONS
 from tests.unit.translate.fleets import gateway, mesh, mesh_ref, meta, service, virtual_mesh
 
 V1, V2 = {"version": "v1"}, {"version": "v2"}

@@ -21,7 +21,7 @@ from isthmus.api.discovery import Destination, DestinationStatus, ServicePort
 from isthmus.api.traffic_policy import CorsPolicy, Policy, TrafficPolicy, TrafficPolicySpec, TrafficPolicyStatus
 from isthmus.model.ref import Ref
 from isthmus.translate import Engine, StatusKey
-from isthmus.translate.statuses import MAX_LISTED_MESSAGES
+from isthmus.translate.listing import MAX_LISTED_MESSAGES
 from isthmus.translate.traffic.limits import MAX_BYTES, MAX_ROUTES, Said, fit
 from isthmus.translate.traffic.merge import policy_facts, senders_of
 from isthmus.translate.traffic.routes import Reachable, route

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from isthmus.api.common import ObjectRef
 from isthmus.api.route_table import RouteTable, RouteTableStatus, SelectedBy, SelectorType
 from isthmus.api.traffic_policy import AppliedTrafficPolicy, TrafficPolicy
 from isthmus.api.virtual_gateway import VirtualGateway, VirtualGatewayStatus
@@ -18,9 +17,8 @@ from isthmus.translate.gateways.hosts import HostKey, host_warnings, key_of, tab
 from isthmus.translate.gateways.listeners import listener_warnings
 from isthmus.translate.gateways.policies import Ruled, policy_warnings
 from isthmus.translate.gateways.statuses import OnRoutes
+from isthmus.translate.listing import MAX_LISTED_POLICIES, applied_traffic_policy, shown
 from isthmus.translate.output import StatusKey
-
-MAX_LISTED_POLICIES = 100  # whose whole specs a status holds
 
 
 class GatewayOutcomes:
@@ -123,17 +121,9 @@ class GatewayOutcomes:
 
     def _applied(self, fetch: Fetch, ruled: Ruled | None) -> tuple[AppliedTrafficPolicy, ...]:
         names = ruled.names if ruled is not None else {}
-        found = ((fetch.get(self._policies, policy), names[policy]) for policy in sorted(names)[:MAX_LISTED_POLICIES])
-        return tuple(
-            AppliedTrafficPolicy(
-                ref=ObjectRef(name=policy.metadata.name, namespace=policy.metadata.namespace),
-                observed_generation=policy.metadata.generation,
-                spec=policy.spec,
-                routes=routes,
-            )
-            for policy, routes in found
-            if policy is not None
-        )
+        found = (fetch.get(self._policies, policy) for policy in sorted(names)[:MAX_LISTED_POLICIES])
+        listed = shown([policy for policy in found if policy is not None])
+        return tuple(applied_traffic_policy(policy, names[policy.ref]) for policy in listed)
 
     def _policy(self, fetch: Fetch, ref: Ref, policy: TrafficPolicy) -> OnRoutes | None:
         if not policy.spec.route_selector:

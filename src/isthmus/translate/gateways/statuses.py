@@ -18,6 +18,7 @@ from isthmus.model.problem import Problem
 from isthmus.model.ref import Ref
 from isthmus.translate.gateways.findings import Finding, Weight
 from isthmus.translate.gateways.objects import IngressGateway, gateway_name
+from isthmus.translate.listing import object_ref
 from isthmus.translate.output import StatusKey
 
 
@@ -61,7 +62,7 @@ def virtual_gateway_status(
         warnings=outcome.warnings,
         applied_ingress_gateways=tuple(
             AppliedIngressGateway(
-                destination_ref=_object_ref(each.service.ref),
+                destination_ref=object_ref(each.service.ref),
                 external_addresses=each.service.external_addresses,
                 port=each.port.port,
                 external_port=each.external_port,
@@ -149,9 +150,5 @@ def with_failures(status: AnyStatus, failures: Sequence[str]) -> AnyStatus:
     return msgspec.structs.replace(status, state=state, errors=(*status.errors, *failures))
 
 
-def _object_ref(ref: Ref) -> ObjectRef:
-    return ObjectRef(name=ref.name, namespace=ref.namespace)
-
-
 def _refs(refs: Iterable[Ref]) -> tuple[ObjectRef, ...]:
-    return tuple(_object_ref(ref) for ref in sorted(set(refs)))
+    return tuple(object_ref(ref) for ref in sorted(set(refs)))
