@@ -149,9 +149,9 @@ def allows(found: Mapping[str, Policies], caller: Caller, request: Request) -> b
 
 def on_paper(lab: Lab) -> Reachability:
     """What `meshctl access can` answers from: made of the policies of users, not of what is written on clusters."""
-    found = asyncio.run(found_on(lab.kubeconfig, "mgmt", "gloo-mesh", Scope(frozenset({"default"})), None, {}))
+    found = asyncio.run(found_on(lab.kubeconfig, "mgmt", "gloo-mesh", Scope(frozenset({"default"})), {}))
     assert not found.unseen
-    return Reachability(fleets(found, None)[0])
+    return Reachability(fleets(found, None, "gloo-mesh")[0])
 
 
 def can(reachability: Reachability, caller: Caller, request: Request) -> bool:

@@ -112,8 +112,8 @@ def can(
         request = _request(port, method, path, host, header)
         changes = _changes(files, delete)
         scope = Scope(frozenset((source.namespace, target.namespace)))
-        before, after = _read(saved, changes, scope, None, contexts, namespace, kubeconfig, kubecontext)
-        _, fleet = fleets(before, after)
+        before, after = _read(saved, changes, scope, False, contexts, namespace, kubeconfig, kubecontext)
+        _, fleet = fleets(before, after, namespace)
         try:
             verdict = Reachability(fleet).can(source, target, request)
         except NotFound as missing:
@@ -178,9 +178,8 @@ def matrix(
     request = _request(port, method, path, host, header)
     scope = Scope(frozenset(namespaces or ()))
     with _at_rest():
-        compared = changes if diff else None
-        found, changed = _read(saved, changes, scope, compared, contexts, namespace, kubeconfig, kubecontext)
-        old, new = fleets(found, changed)
+        found, changed = _read(saved, changes, scope, diff, contexts, namespace, kubeconfig, kubecontext)
+        old, new = fleets(found, changed, namespace)
         numbered, effects = identities(old, new), Effects()
         after = Reachability(new, numbered, effects)
 
@@ -216,7 +215,10 @@ def matrix(
 
 @contextmanager
 def _at_rest() -> Iterator[None]:
-    """No collection of garbage inside: what is read stays to the end, and looking at it again takes half the time."""
+    """No collection of garbage inside: what is read stays to the end, and looking at it again takes half the time.
+
+    Nor is what was read inside looked at afterwards.
+    """
     import gc
 
     enabled = gc.isenabled()
@@ -224,6 +226,7 @@ def _at_rest() -> Iterator[None]:
     try:
         yield
     finally:
+        gc.freeze()
         if enabled:
             gc.enable()
 
@@ -286,7 +289,7 @@ def _read(
     saved: list[str] | None,
     changes: Changes,
     scope: Scope,
-    compared: Changes | None,
+    only_changed: bool,
     contexts: list[str] | None,
     namespace: str,
     kubeconfig: Path | None,
@@ -299,9 +302,9 @@ def _read(
 
     given = _pairs(contexts, "--cluster-context")
     if saved:
-        found = found_in(read_documents(saved, by_programs=True), namespace, scope, compared)
+        found = found_in(read_documents(saved, by_programs=True), namespace, scope, changes, only_changed=only_changed)
     else:
-        found = run(found_on(kubeconfig, kubecontext, namespace, scope, compared, given))
+        found = run(found_on(kubeconfig, kubecontext, namespace, scope, given, changes, only_changed=only_changed))
     return found, changed(found, changes, namespace) if changes else None
 
 

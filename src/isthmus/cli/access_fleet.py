@@ -16,7 +16,10 @@ from isthmus.api.base import Resource
 from isthmus.api.common import KubeServiceMatcher
 from isthmus.api.discovery import Destination, Mesh, ServiceType, Workload
 from isthmus.api.kinds import BY_KIND
+from isthmus.api.kubernetes_cluster import KubernetesCluster
 from isthmus.api.parse import ParseFailure, parse
+from isthmus.api.virtual_destination import VirtualDestination
+from isthmus.api.virtual_gateway import VirtualGateway
 from isthmus.api.virtual_mesh import VirtualMesh
 from isthmus.cli.access_own import fault_of
 from isthmus.cli.failure import Failure
@@ -26,7 +29,8 @@ from isthmus.model.ref import Ref
 from isthmus.translate.access.emission import Emission
 from isthmus.translate.access.reachability import Fleet, Roster
 from isthmus.translate.facts import MeshFacts, ServiceFacts, mesh_facts
-from isthmus.translate.selectors import Rule, rules_of, selects
+from isthmus.translate.selectors import Rule, Term, rules_of, selects, terms_of_rule, terms_of_service
+from isthmus.translate.virtual_destinations.derivations import rules_behind
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,8 +44,12 @@ Place = tuple[str, str]
 """A cluster and a namespace."""
 
 CLUSTER_ANNOTATION = "cluster.multicluster.solo.io/name"
-READ: tuple[type[Resource], ...] = (Mesh, Workload, Destination, VirtualMesh, AccessPolicy)
-CHANGED = ("AccessPolicy", "VirtualMesh", "AuthorizationPolicy", "Mesh", "Destination")
+FOUND: tuple[type[Resource], ...] = (Mesh, Workload, Destination, KubernetesCluster)
+"""What the management plane keeps in its own namespace; what users write counts in any."""
+READ: tuple[type[Resource], ...] = (*FOUND, VirtualMesh, AccessPolicy, VirtualGateway, VirtualDestination)
+CHANGED = (
+    "AccessPolicy", "VirtualMesh", "VirtualGateway", "VirtualDestination", "AuthorizationPolicy", "Mesh", "Destination",
+)  # fmt: skip
 YOUNGEST = "9999-12-31T23:59:59Z"  # a new object is younger than all that there are
 
 
@@ -72,6 +80,9 @@ class Changes(msgspec.Struct, frozen=True):
         return bool(self.documents or self.deletions)
 
 
+NO_CHANGES = Changes()
+
+
 class Scope(msgspec.Struct, frozen=True):
     """Which destinations are in question: of *namespaces* (none: of any), and of one of *places* if they are given."""
 
@@ -79,9 +90,11 @@ class Scope(msgspec.Struct, frozen=True):
     places: frozenset[Place] | None = None
     roots: frozenset[Place] = frozenset()
     """Root namespaces, whose policies may be about pods of any."""
+    behind: Mapping[Term, Sequence[Rule]] = {}
+    """What selects the services that are together behind one host name, by its terms."""
 
     def has(self, manifest: Manifest) -> bool:
-        """Whether a Destination is in question, or may be a gateway, by which the others are reached."""
+        """Whether a Destination is in question, or those that are may depend on it: gateways lead to them."""
         service = _service(manifest)
         if (
             service.get("serviceType", "CLUSTER_IP") != "CLUSTER_IP"
@@ -91,10 +104,15 @@ class Scope(msgspec.Struct, frozen=True):
             return True
         where = _identity(service)
         place = (where.cluster, where.namespace)
-        return place in self.roots or (
+        if place in self.roots or (
             (not self.namespaces or where.namespace in self.namespaces)
             and (self.places is None or place in self.places)
-        )
+        ):
+            return True
+        if not self.behind:
+            return False
+        facts = _facts(service)
+        return any(selects(rule, facts) for term in terms_of_service(facts) for rule in self.behind.get(term, ()))
 
 
 def _service(manifest: Manifest) -> Manifest:
@@ -106,10 +124,24 @@ def _identity(service: Manifest) -> Ref:
     return Ref(where.get("clusterName", ""), where.get("namespace", ""), where.get("name", ""))
 
 
-def found_in(documents: Iterable[Document], namespace: str, scope: Scope, compared: Changes | None = None) -> Found:
+def _facts(service: Manifest) -> ServiceFacts:
+    """What selectors look at."""
+    where = _identity(service)
+    return ServiceFacts(where, where, where, service.get("labels") or {}, {}, (), ServiceType.CLUSTER_IP, ())
+
+
+def found_in(
+    documents: Iterable[Document],
+    namespace: str,
+    scope: Scope,
+    changes: Changes = NO_CHANGES,
+    *,
+    only_changed: bool = False,
+) -> Found:
     """The objects of a saved fleet; kinds that have no part in access are left out. Raises `Failure`.
 
-    Where only what *compared* makes different is asked for, destinations that it cannot touch are left out too.
+    Of destinations there are those of *scope* and those on which they depend, now or after *changes*; with
+    *only_changed* without those that *changes* cannot touch.
     """
     found = Found({kind: {} for kind in READ}, {})
     destinations: list[Document] = []
@@ -117,32 +149,44 @@ def found_in(documents: Iterable[Document], namespace: str, scope: Scope, compar
     for each in documents:
         (destinations if each.manifest.get("kind") == Destination.KIND.kind else others).append(each)
     _add(found, others, namespace)
-    roots = frozenset((mesh.cluster, mesh.root_namespace) for mesh in _meshes(found))
+    new = Found({kind: {} for kind in READ}, {})
+    _add(new, changes.documents, namespace)
+    roots = frozenset((mesh.cluster, mesh.root_namespace) for state in (found, new) for mesh in _meshes(state))
     places = None
-    if compared is not None and (rules := _touched(found, compared, namespace)) is not None:
+    if only_changed and (rules := _touched(found, new, changes.deletions, namespace)) is not None:
         places = _places(destinations, rules)
-    scope = Scope(scope.namespaces, None if places is None or places & roots else places, roots)
+    scope = Scope(scope.namespaces, None if places is None or places & roots else places, roots, _behind((found, new)))
     _add(found, (each for each in destinations if scope.has(each.manifest)), namespace)
+    return found
+
+
+def _behind(states: Iterable[Found]) -> dict[Term, list[Rule]]:
+    """What VirtualDestinations select, and the services that have their host names, by terms."""
+    found: dict[Term, list[Rule]] = {}
+    for state in states:
+        for virtual in state.objects[VirtualDestination].values():
+            assert isinstance(virtual, VirtualDestination)
+            # Of its host name's namespace, by which services are known; nothing for one such as ratings.global.
+            _, _, rest = virtual.spec.hostname.partition(".")
+            named = KubeServiceMatcher(namespaces=(rest.partition(".")[0],))
+            for rule in (*rules_behind(virtual), named):
+                for term in terms_of_rule(rule):
+                    found.setdefault(term, []).append(rule)
     return found
 
 
 def _places(destinations: Iterable[Document], rules: Sequence[Rule]) -> frozenset[Place]:
     """Where there are destinations that one of *rules* chooses: services beside them may have the same pods."""
     found = set()
-    for service in (_service(document.manifest) for document in destinations):
-        where = _identity(service)
-        labels = service.get("labels") or {}
-        facts = ServiceFacts(where, where, where, labels, {}, (), ServiceType.CLUSTER_IP, ())
+    for facts in (_facts(_service(document.manifest)) for document in destinations):
         if any(selects(rule, facts) for rule in rules):
-            found.add((where.cluster, where.namespace))
+            found.add((facts.service.cluster, facts.service.namespace))
     return frozenset(found)
 
 
-def _touched(found: Found, changes: Changes, namespace: str) -> tuple[Rule, ...] | None:
-    """What chooses the destinations whose policies *changes* may touch; None if they may touch those of any."""
+def _touched(found: Found, new: Found, deletions: Sequence[Deletion], namespace: str) -> tuple[Rule, ...] | None:
+    """What chooses the destinations whose policies a change may touch; None if it may touch those of any."""
     rules: list[Rule] = []
-    new = Found({kind: {} for kind in READ}, {})
-    _add(new, changes.documents, namespace)
     roots = {mesh.root_namespace for mesh in _meshes(found)}
     for cluster, policies in new.own.items():
         for where, _ in policies:
@@ -151,9 +195,9 @@ def _touched(found: Found, changes: Changes, namespace: str) -> tuple[Rule, ...]
             rules.append(KubeServiceMatcher(namespaces=(where,), clusters=(cluster,)))
     if any(objects for kind, objects in new.objects.items() if kind is not AccessPolicy):
         return None
-    if any(deletion.resource is not AccessPolicy for deletion in changes.deletions):
+    if any(deletion.resource is not AccessPolicy for deletion in deletions):
         return None
-    gone = {Ref("", each.namespace or namespace, each.name) for each in changes.deletions}
+    gone = {Ref("", each.namespace or namespace, each.name) for each in deletions}
     for state in (found, new):
         for ref in gone | new.objects[AccessPolicy].keys():
             if isinstance(policy := state.objects[AccessPolicy].get(ref), AccessPolicy):
@@ -241,9 +285,10 @@ def _refuse_strangers(documents: Sequence[Document]) -> None:
             )
 
 
-def fleets(before: Found, after: Found | None) -> tuple[Fleet, Fleet]:
+def fleets(before: Found, after: Found | None, namespace: str) -> tuple[Fleet, Fleet]:
     """*before* and *after*, translated; one and the same where there is no *after*."""
-    emission = Emission()
+    states = (before, after) if after is not None else (before,)
+    emission = Emission([kind for kind in READ if any(state.objects[kind] for state in states)], namespace)
     for objects in before.objects.values():
         for resource in objects.values():
             emission.set(resource)
@@ -288,8 +333,10 @@ async def found_on(
     context: str,
     namespace: str,
     scope: Scope,
-    compared: Changes | None,
     contexts: Mapping[str, str],
+    changes: Changes = NO_CHANGES,
+    *,
+    only_changed: bool = False,
 ) -> Found:
     """The fleet of the management cluster, and users' policies of all clusters that a context leads to.
 
@@ -303,14 +350,14 @@ async def found_on(
 
     async with connect(kubeconfig, context) as cluster:
         management = cluster.connection.name
-        # Policies count in whatever namespace they are; what agents found is in that of the management plane.
-        where = {kind: "" if kind in (VirtualMesh, AccessPolicy) else namespace for kind in READ}
-        lists = await asyncio.gather(*(cluster.list(kind.KIND, where[kind]) for kind in READ))
+        listing = (cluster.list(kind.KIND, namespace if kind in FOUND else "") for kind in READ)
+        lists = await asyncio.gather(*listing)
     found = found_in(
         (Document(item, f"cluster {management}") for listed in lists for item in listed.items),
         namespace,
         scope,
-        compared,
+        changes,
+        only_changed=only_changed,
     )
     known = contexts_of(kubeconfig)
     clusters = sorted({mesh.cluster for mesh in _meshes(found)})

@@ -7,6 +7,7 @@ read it. `Engine.__init__` is the table of steps.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -35,6 +36,7 @@ from isthmus.translate.dependencies.derivations import Dependencies
 from isthmus.translate.facts import (
     DEFAULT_CLUSTER_DOMAIN,
     ServiceFacts,
+    cluster_domain,
     endpoint_facts,
     local_fqdn,
     mesh_facts,
@@ -135,7 +137,9 @@ class Engine:
         endpoints = graph.map("endpoints", destinations, endpoint_facts)
         self._mesh_warnings = graph.map("mesh warnings", meshes, reported_warnings)
         self._destination_warnings = graph.map("destination warnings", destinations, reported_warnings)
-        self._domains = graph.expand("cluster domains", self._sources[KubernetesCluster.KIND], self._cluster_domain)
+        self._domains = graph.expand(
+            "cluster domains", self._sources[KubernetesCluster.KIND], partial(cluster_domain, namespace)
+        )
         by_identity = graph.index("services by identity", self._services, lambda _, service: (service.service,))
 
         self._membership = Membership(graph, self._virtual_meshes, self._mesh_facts, by_identity)
@@ -442,11 +446,6 @@ class Engine:
         if present is None:
             return None
         return settings_status(present) if key.kind == Settings.KIND else policy_status(present)
-
-    def _cluster_domain(self, _: Fetch, ref: Ref, cluster: KubernetesCluster) -> tuple[tuple[str, str], ...]:
-        if ref.namespace != self._namespace:
-            return ()
-        return ((ref.name, cluster.spec.cluster_domain or DEFAULT_CLUSTER_DOMAIN),)
 
     def _default_tls(self, _: Fetch, ref: Ref, settings: Settings) -> tuple[tuple[str, ClientTls], ...]:
         """What the settings that count say. Source: reference, Settings; where they say nothing, Istio decides."""

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 import msgspec
 
 from isthmus.api.discovery import Destination, EndpointSubset, Mesh, ServicePort, ServiceType
+from isthmus.api.kubernetes_cluster import KubernetesCluster
 from isthmus.api.ready_endpoints import OVER_CAPACITY, Labels, ready_endpoints
+from isthmus.flow import Fetch
 from isthmus.model.ref import Ref
 
 DEFAULT_CLUSTER_DOMAIN = "cluster.local"
@@ -111,6 +113,13 @@ def reported_warnings(_: Ref, found: Mesh | Destination) -> tuple[str, ...] | No
     return found.status.warnings or None if found.status else None
 
 
-def local_fqdn(service: Ref, cluster_domain: str) -> str:
-    """Host name of *service* within its own cluster."""
-    return f"{service.name}.{service.namespace}.svc.{cluster_domain}"
+def local_fqdn(service: Ref, domain: str) -> str:
+    """Host name of *service* within its own cluster, whose names end in *domain*."""
+    return f"{service.name}.{service.namespace}.svc.{domain}"
+
+
+def cluster_domain(namespace: str, _: Fetch, ref: Ref, cluster: KubernetesCluster) -> tuple[tuple[str, str], ...]:
+    """In what the names of a cluster's services end, by the cluster; only of one in the management *namespace*."""
+    if ref.namespace != namespace:
+        return ()
+    return ((ref.name, cluster.spec.cluster_domain or DEFAULT_CLUSTER_DOMAIN),)

@@ -6,6 +6,8 @@ those of `translate.engine`, of which a test holds that both come to the same.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -13,17 +15,25 @@ import msgspec
 from isthmus.api.access_policy import AccessPolicy
 from isthmus.api.base import Resource
 from isthmus.api.discovery import Destination, Mesh
+from isthmus.api.kubernetes_cluster import KubernetesCluster
+from isthmus.api.virtual_destination import VirtualDestination
+from isthmus.api.virtual_gateway import VirtualGateway
 from isthmus.api.virtual_mesh import VirtualMesh
 from isthmus.flow import Graph, Source
 from isthmus.model.ref import Kind, Ref
 from isthmus.translate.access.derivations import Access, Applied
 from isthmus.translate.access.rules import Domains
-from isthmus.translate.facts import mesh_facts, service_facts
+from isthmus.translate.facts import cluster_domain, mesh_facts, service_facts
 from isthmus.translate.federation.derivations import Federation
+from isthmus.translate.gateways.derivations import Gateways
 from isthmus.translate.membership import Membership
 from isthmus.translate.output import Output, OutputKey
+from isthmus.translate.traffic.reach import Reach
+from isthmus.translate.virtual_destinations.derivations import VirtualDestinations
 
-INPUTS: tuple[type[Resource], ...] = (Mesh, Destination, VirtualMesh, AccessPolicy)
+INPUTS: tuple[type[Resource], ...] = (
+    Mesh, Destination, KubernetesCluster, VirtualMesh, AccessPolicy, VirtualGateway, VirtualDestination,
+)  # fmt: skip
 
 
 class Emitted(msgspec.Struct, frozen=True):
@@ -31,7 +41,7 @@ class Emitted(msgspec.Struct, frozen=True):
 
     policies: dict[OutputKey, Output]
     known_to: dict[Ref, frozenset[Ref]]
-    """The meshes that know a Destination beside its own; absent for those that are not federated."""
+    """The meshes that know a Destination beside its own, also by the name of a VirtualDestination; absent for none."""
     trouble: dict[Ref, tuple[str, ...]]
     """Why the federation of a Destination failed, for those whose did."""
     applied: dict[Ref, Applied]
@@ -43,7 +53,11 @@ class Emitted(msgspec.Struct, frozen=True):
 class Emission:
     """Translation of access, kept up to date."""
 
-    def __init__(self) -> None:
+    def __init__(self, kinds: Collection[type[Resource]] = INPUTS, namespace: str = "gloo-mesh") -> None:
+        """*kinds* are those of which there are objects, now or later: steps for others are left out.
+
+        *namespace* is the management namespace, whose KubernetesClusters count.
+        """
         graph = self._graph = Graph()
         self._sources: dict[Kind, Source[Ref, Any]] = {kind.KIND: graph.source(kind.KIND.plural) for kind in INPUTS}
         meshes = graph.map("mesh facts", self._sources[Mesh.KIND], mesh_facts)
@@ -59,6 +73,38 @@ class Emission:
             services_by_identity=by_identity,
             addresses={},
         )
+        # What costs a look at every service is made only where there is something that may select it.
+        nothing: Source[Any, Any] = graph.source("what access does not depend on")
+        domains = graph.expand(
+            "cluster domains", self._sources[KubernetesCluster.KIND], partial(cluster_domain, namespace)
+        )
+        self._virtual_destinations = VirtualDestinations(
+            graph,
+            virtual_destinations=self._sources[VirtualDestination.KIND],
+            membership=membership,
+            services=services if VirtualDestination in kinds else nothing,
+            services_by_identity=by_identity,
+            cluster_domains=domains,
+            federation=self._federation,
+        )
+        gateways = Gateways(
+            graph,
+            virtual_gateways=self._sources[VirtualGateway.KIND],
+            virtual_hosts=nothing,
+            route_tables=nothing,
+            policies=nothing,
+            destinations=nothing,
+            services=services if VirtualGateway in kinds else nothing,
+            services_by_identity=by_identity,
+            reach=Reach(
+                graph,
+                services_by_identity=by_identity,
+                cluster_domains=domains,
+                federation=self._federation,
+                virtual_destinations=self._virtual_destinations,
+                endpoints=nothing,
+            ),
+        )
         self._access = Access(
             graph,
             policies=self._sources[AccessPolicy.KIND],
@@ -68,7 +114,7 @@ class Emission:
             services_by_identity=by_identity,
             membership=membership,
             federation=self._federation,
-            entrances=graph.source("entrances"),  # VirtualGateways are not read here, see INPUTS
+            entrances=gateways.entrances,
         )
 
     def set(self, resource: Resource) -> None:
@@ -87,11 +133,22 @@ class Emission:
         policies: dict[OutputKey, Output] = {}
         for collection in self._access.outputs:
             policies.update(collection.items())
-        known, trouble = {}, {}
+        known: dict[Ref, frozenset[Ref]] = {}
+        trouble: dict[Ref, tuple[str, ...]] = {}
         for ref, federated in self._federation.federated.items():
             outcome = self._federation.outcomes.get(ref)
             if outcome is not None and outcome.errors:
                 trouble[ref] = outcome.errors
             else:
                 known[ref] = frozenset(mesh.ref for mesh in federated.targets)
+        for ref, meshes in self._by_virtual_destinations():
+            known[ref] = known.get(ref, frozenset()) | meshes
         return Emitted(policies, known, trouble, dict(self._access.applied.items()), dict(self._access.domains.items()))
+
+    def _by_virtual_destinations(self) -> Iterator[tuple[Ref, frozenset[Ref]]]:
+        """The services behind VirtualDestinations, and the meshes of other clusters whose calls these lead there."""
+        for _, resolved in self._virtual_destinations.resolved.items():
+            for backing in resolved.backings if resolved.works else ():
+                if resolved.flat_network or self._federation.entries.get(backing.mesh.ref) is not None:
+                    others = (mesh.ref for mesh in resolved.meshes if mesh.cluster != backing.mesh.cluster)
+                    yield backing.service.ref, frozenset(others)

@@ -76,7 +76,9 @@ class VirtualDestinations:
         self._facts: Collection[Ref, VirtualDestinationFacts] = graph.derive(
             "virtual destinations", virtual_destinations, self._read
         )
-        self._selection = Selection(graph, "virtual destination", virtual_destinations, _rules, services_by_identity)
+        self._selection = Selection(
+            graph, "virtual destination", virtual_destinations, rules_behind, services_by_identity
+        )
         selected = graph.expand("services behind virtual destinations", services, self._select)
         self._selected: Index[Ref, tuple[Ref, Ref], ServiceFacts] = graph.index(
             "services by virtual destination", selected, first_part
@@ -252,7 +254,8 @@ class VirtualDestinations:
                 return
 
 
-def _rules(virtual: VirtualDestination) -> Iterable[Rule]:
+def rules_behind(virtual: VirtualDestination) -> Iterable[Rule]:
+    """What selects the services behind *virtual*."""
     localized, static = virtual.spec.localized, virtual.spec.static
     if static is not None:
         return (each.kube_service.ref for each in static.destinations if each.kube_service is not None)
