@@ -112,6 +112,34 @@ def routes(engine: Engine) -> VirtualService | None:
             "spec.policy.corsPolicy.allowOrigins[0].regex: '(?<=a)b' is no regular expression of RE2",
         ),
         (
+            {"headerManipulation": {"appendRequestHeaders": {"x": "%UPSTREAM_CLUSTER% %FOO%"}}},
+            "spec.policy.headerManipulation.appendRequestHeaders['x']: '%UPSTREAM_CLUSTER% %FOO%': Envoy reads",
+        ),
+        (
+            {"headerManipulation": {"appendRequestHeaders": {"x": "%REQ%"}}},
+            "spec.policy.headerManipulation.appendRequestHeaders['x']: '%REQ%': Envoy reads",
+        ),
+        (
+            {"corsPolicy": {"allowOrigins": [{"regex": r"https://a\C"}]}},
+            "spec.policy.corsPolicy.allowOrigins[0].regex: 'https://a\\\\C': Istio does not know",
+        ),
+        (
+            {"corsPolicy": {"allowOrigins": [{"regex": r"\pL{100}"}]}},
+            "spec.policy.corsPolicy.allowOrigins[0].regex: '\\\\pL{100}' needs",
+        ),
+        (
+            {"faultInjection": {"abort": {"httpStatus": 503}, "percentage": 0.00001}},
+            "spec.policy.faultInjection.percentage: 1e-05 is less than 0.0001",
+        ),
+        (
+            {"trafficShift": {"destinations": [to(subset={"a b": "v1"})]}},
+            "spec.policy.trafficShift.destinations[0].kubeService.subset: 'a b' is no key of a label",
+        ),
+        (
+            {"trafficShift": {"destinations": [to(subset={"version": "v/1"})]}},
+            "spec.policy.trafficShift.destinations[0].kubeService.subset: version can't be 'v/1'",
+        ),
+        (
             {"corsPolicy": {"allowOrigins": [{"suffix": "." * 600}]}},
             "spec.policy.corsPolicy.allowOrigins[0]: has 1202 characters, where Istio takes 1024",
         ),
@@ -141,6 +169,36 @@ def test_what_is_no_duration_is_not_even_read(duration: str) -> None:
 
     assert isinstance(found, ParseFailure)
     assert f"spec.policy.requestTimeout: '{duration}' is not a duration such as 2s" in str(found)
+
+
+@pytest.mark.parametrize(
+    ("matcher", "text"),
+    [
+        ({"labels": {"app": "a/b"}}, "labels: app can't be 'a/b'"),
+        ({"labels": {"a/b/c": "x"}}, "labels: 'a/b/c' is no key of a label"),
+        ({"namespaces": ["default", "*"]}, "namespaces[1]: '*' is no name of a namespace"),
+        ({"namespaces": [""]}, "namespaces[0]: '' is no name of a namespace"),
+    ],
+)
+def test_senders_that_cannot_be_are_said(matcher: Any, text: str) -> None:
+    engine = fleet(
+        policy("bad", sources=[{"kubeWorkloadMatcher": matcher}], requestTimeout="2s"),
+        policy("good", age=1, requestTimeout="1s"),
+    )
+
+    (error,) = status(engine, "bad").errors
+    assert error.startswith(f"spec.sourceSelector[0].kubeWorkloadMatcher.{text}")
+    made = routes(engine)
+    assert made is not None
+    assert [route.timeout for route in made.spec.http] == ["1s"]
+
+
+def test_what_envoy_fills_in_is_let_through() -> None:
+    said = {"x": "100 %% of %REQ(X-A?:PATH):10% at %START_TIME(%s)%, %UPSTREAM_CLUSTER%%PROTOCOL%"}
+
+    engine = fleet(policy("good", headerManipulation={"appendRequestHeaders": said}))
+
+    assert status(engine, "good").state is ApprovalState.ACCEPTED
 
 
 def test_a_matcher_that_re2_refuses_is_said() -> None:

@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 from isthmus.api.base import Resource
 from isthmus.api.common import (
     ClusterObjectRef,
+    DestinationOptions,
     DestinationSelector,
+    HeaderManipulation,
     HttpMatcher,
     IngressGatewaySelector,
     KubeDestination,
@@ -64,6 +66,7 @@ from isthmus.model.ref import Ref
 from isthmus.translate import Engine, StatusKey
 from isthmus.translate.gateways.delegation import appended, cycle_from
 from isthmus.translate.gateways.objects import apart, common_names, covers, object_name
+from isthmus.translate.gateways.routes import route_problems
 from isthmus.translate.gateways.routing import proportions
 from isthmus.translate.gateways.selection import selects_object
 from isthmus.translate.traffic.conditions import Kind
@@ -538,6 +541,27 @@ def test_delegation_ends(matchers: tuple[dict[str, str], ...], count: int, owner
     assert answers[-2:] == [503, 200]
     assert len(answers) < 10_000
     assert {name: errors for name, errors in told.items() if errors} == {owner: (error,)}
+
+
+def test_what_istio_would_refuse_of_a_share_is_said() -> None:
+    """Or else the whole host would be served as it was before."""
+    (problem, other) = route_problems(
+        Route(
+            route_action=RouteAction(
+                destinations=(
+                    WeightedDestination(
+                        kube_service=KubeDestination("reviews", "default", "cluster1", subset={"a b": "v1"}),
+                        options=DestinationOptions(HeaderManipulation(append_request_headers={"x y": "z"})),
+                    ),
+                )
+            )
+        ),
+        "spec.routes[0]",
+    )
+
+    path = "spec.routes[0].routeAction.destinations[0]"
+    assert str(problem).startswith(f"{path}.options.headerManipulation.appendRequestHeaders['x y']: 'x y' is no name")
+    assert str(other).startswith(f"{path}.kubeService.subset: 'a b' is no key of a label")
 
 
 def test_a_method_that_one_of_two_matchers_has_is_enough() -> None:

@@ -24,10 +24,12 @@ from isthmus.translate.traffic.fields import (
     Field,
     Value,
     fields_of,
+    header_problems,
     headers_of,
     matcher_problems,
     policy_problems,
     service_problems,
+    subset_problems,
 )
 
 NOT_OF_ROUTES = (Field.SHIFT, Field.OUTLIERS, Field.TLS)
@@ -199,6 +201,9 @@ def _forward_problems(action: RouteAction, matchers: tuple[HttpMatcher, ...], pa
             yield from service_problems(each.kube_service.ref, f"{at}.kubeService")
         if each.weight > LARGEST_WEIGHT:
             yield Problem(f"{at}.weight", "OutOfRange", f"{each.weight} is more than {LARGEST_WEIGHT}")
+        if each.options is not None and each.options.header_manipulation is not None:
+            yield from header_problems(each.options.header_manipulation, f"{at}.options.headerManipulation")
+    yield from subset_problems(action.destinations, path)
     if action.path_rewrite:
         for i, matcher in enumerate(matchers):
             if matcher.uri is not None and (matcher.uri.regex is not None or matcher.uri.suffix is not None):

@@ -21,6 +21,7 @@ from isthmus.api.common import (
     QueryParameterMatcher,
     StringMatch,
     TrafficShift,
+    WeightedDestination,
 )
 from isthmus.api.duration import as_timedelta
 from isthmus.api.traffic_policy import CorsPolicy, FaultInjection, Mirror, Policy, RetryPolicy, TrafficPolicySpec
@@ -28,12 +29,16 @@ from isthmus.istio import objects as istio
 from isthmus.model.problem import Problem
 from isthmus.model.ref import Ref
 from isthmus.translate.federation.objects import Pairs
+from isthmus.translate.labels import label_problems, namespace_problems
 from isthmus.translate.traffic.asking import rate_limit_problems, regexes_of
 from isthmus.translate.traffic.conditions import path_of
 from isthmus.translate.traffic.filters import RouteFilter, csrf, csrf_problems
+from isthmus.translate.traffic.variables import is_value
 
 POLICY = "spec.policy"
 LONGEST_REGEX = 1024  # characters; Istio refuses more
+LARGEST_REGEX = 32768  # instructions; Envoy refuses routes with more, as Istio sets it up (re2.max_program_size)
+SMALLEST_SHARE = 0.0001  # per cent; Istio refuses less, except 0
 RETRIED = "gateway-error,connect-failure,refused-stream,unavailable,cancelled"
 """What is tried again. By default Istio leaves out what a user who asks for retries means: an attempt that takes too
 long, and answers 502, 503 (until 1.9 it had that) and 504.
@@ -48,7 +53,7 @@ OUTLIERS = OutlierDetection(
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, section 5.6.2
 _VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
-_VARIABLES = re.compile(r"(?:[^%]|%%|%[A-Za-z_]+(?:\([^)]*\)(?::\d+)?)?%)*")  # Envoy, custom request headers
+_NOT_OF_GO = re.compile(r"(?<!\\)(?:\\\\)*\\C")  # one byte, which istiod's regular expressions do not know
 
 
 class Field(Enum):
@@ -141,6 +146,11 @@ def ignored_in(policy: Policy) -> Iterator[str]:
 def problems_of(spec: TrafficPolicySpec) -> tuple[Problem, ...]:
     """What is wrong with *spec* whatever destinations there are."""
     found: list[Problem] = []
+    for i, source in enumerate(spec.source_selector):
+        if source.kube_workload_matcher is not None:
+            at = f"spec.sourceSelector[{i}].kubeWorkloadMatcher"
+            found += label_problems(source.kube_workload_matcher.labels, f"{at}.labels")
+            found += namespace_problems(source.kube_workload_matcher.namespaces, f"{at}.namespaces")
     for i, selector in enumerate(spec.destination_selector):
         for j, service in enumerate(selector.kube_service_refs.services if selector.kube_service_refs else ()):
             if not (service.name and service.namespace and service.cluster_name):
@@ -160,6 +170,7 @@ def policy_problems(policy: Policy, path: str) -> Iterator[Problem]:
     """What is wrong with *policy*, which is at field path *path*."""
     if policy.traffic_shift is not None:
         yield from _shift_problems(policy.traffic_shift, f"{path}.trafficShift")
+        yield from subset_problems(policy.traffic_shift.destinations, f"{path}.trafficShift")
     if policy.fault_injection is not None:
         yield from _fault_problems(policy.fault_injection, f"{path}.faultInjection")
     yield from _duration_problems(policy.request_timeout, f"{path}.requestTimeout")
@@ -170,7 +181,7 @@ def policy_problems(policy: Policy, path: str) -> Iterator[Problem]:
     if policy.mirror is not None:
         yield from _mirror_problems(policy.mirror, f"{path}.mirror")
     if policy.header_manipulation is not None:
-        yield from _header_problems(policy.header_manipulation, f"{path}.headerManipulation")
+        yield from header_problems(policy.header_manipulation, f"{path}.headerManipulation")
     if policy.csrf is not None:
         yield from csrf_problems(policy.csrf, f"{path}.csrf")
         for i, origin in enumerate(policy.csrf.additional_origins):
@@ -331,7 +342,14 @@ def _regex_problems(regex: str, path: str) -> Iterator[Problem]:
     options = re2.Options()
     options.log_errors = False
     try:
-        re2.compile(regex, options=options)
+        size = re2.compile(regex, options=options).programsize
+        if size > LARGEST_REGEX:
+            message = (
+                f"{regex!r} needs {size} instructions, where Envoy takes {LARGEST_REGEX}: repeat less, or less of it"
+            )
+            yield Problem(path, "TooLarge", message)
+        elif _NOT_OF_GO.search(regex):
+            yield Problem(path, "InvalidRegex", f"{regex!r}: Istio does not know \\C, a single byte; use . instead")
     except re2.error as error:
         why = error.args[0].decode() if isinstance(error.args[0], bytes) else str(error)
         message = f"{regex!r} is no regular expression of RE2, which Envoy uses: {why}"
@@ -347,8 +365,12 @@ def _duration_problems(duration: str, path: str) -> Iterator[Problem]:
 
 
 def _percentage_problems(percentage: float | None, path: str) -> Iterator[Problem]:
-    if percentage is not None and not 0 <= percentage <= 100:
+    if percentage is None:
+        return
+    if not 0 <= percentage <= 100:
         yield Problem(path, "OutOfRange", f"{percentage:g} is not from 0 to 100")
+    elif 0 < percentage < SMALLEST_SHARE:
+        yield Problem(path, "OutOfRange", f"{percentage:g} is less than {SMALLEST_SHARE:g}, the least that Istio takes")
 
 
 def _shift_problems(shift: TrafficShift, path: str) -> Iterator[Problem]:
@@ -380,6 +402,14 @@ def _shift_problems(shift: TrafficShift, path: str) -> Iterator[Problem]:
         listed = " + ".join(map(str, weights))
         message = f"the weights are {listed} = {sum(weights)}, and have to sum to 100"
         yield Problem(f"{path}.destinations", "InvalidWeights", message)
+
+
+def subset_problems(destinations: tuple[WeightedDestination, ...], path: str) -> Iterator[Problem]:
+    """What is wrong with the labels of subsets in *destinations* of what is at field path *path*."""
+    for i, each in enumerate(destinations):
+        for name, found in (("kubeService", each.kube_service), ("virtualDestination", each.virtual_destination)):
+            if found is not None:
+                yield from label_problems(found.subset, f"{path}.destinations[{i}].{name}.subset")
 
 
 def service_problems(service: Ref, path: str) -> Iterator[Problem]:
@@ -439,7 +469,8 @@ def _mirror_problems(mirror: Mirror, path: str) -> Iterator[Problem]:
         yield from service_problems(mirror.kube_service.ref, f"{path}.kubeService")
 
 
-def _header_problems(headers: HeaderManipulation, path: str) -> Iterator[Problem]:
+def header_problems(headers: HeaderManipulation, path: str) -> Iterator[Problem]:
+    """What is wrong with *headers*, which are at field path *path*."""
     request = ("appendRequestHeaders", headers.append_request_headers, "removeRequestHeaders")
     response = ("appendResponseHeaders", headers.append_response_headers, "removeResponseHeaders")
     for (append, added, remove), removed, may_set_host in (
@@ -451,8 +482,10 @@ def _header_problems(headers: HeaderManipulation, path: str) -> Iterator[Problem
             if not _VALUE.fullmatch(value):
                 message = "holds control characters, which HTTP forbids in a header"
                 yield Problem(f"{path}.{append}[{name!r}]", "InvalidValue", message)
-            elif not _VARIABLES.fullmatch(value):
-                message = f"{value!r}: Envoy reads %…% as a variable; write %% for a per cent sign"
+            elif not is_value(value):
+                message = (
+                    f"{value!r}: Envoy reads %…% as a variable, and does not know it; write %% for a per cent sign"
+                )
                 yield Problem(f"{path}.{append}[{name!r}]", "InvalidValue", message)
         for i, name in enumerate(removed):
             yield from name_problems(name, f"{path}.{remove}[{i}]", may_be_host=False)
