@@ -12,6 +12,7 @@ import yaml
 from tests.lab.accessing import (
     CALLERS,
     DENIED,
+    ROOT,
     SERVICES,
     Caller,
     Request,
@@ -23,13 +24,14 @@ from tests.lab.accessing import (
     drained,
     each_service,
     is_refused,
+    named,
     nobody_allowed,
     refusals,
     rules,
     settled,
 )
 from tests.lab.running import WALKTHROUGH, Json, Lab, commands, eventually
-from tests.lab.test_walkthrough import CLUSTERS, OTHER
+from tests.lab.test_walkthrough import CLUSTERS, OTHER, OURS
 from tests.lab.trusting import gateway
 
 SECTION = "Deny by default, allow by policy"
@@ -192,3 +194,39 @@ def policy_status(lab: Lab) -> Json | None:
     [policy] = lab.objects("mgmt", "accesspolicies", "-n", "gloo-mesh", "productpage")
     status: Json | None = policy.get("status")
     return status
+
+
+def test_a_mesh_without_istiod_keeps_its_rules_for_when_it_is_back(restricted: Lab) -> None:
+    """Its cluster keeps every policy; pods that start once istiod is back are guarded from their first request."""
+    cluster, lab = "cluster1", restricted
+    [istiod] = lab.objects(cluster, "deployments", "-n", ROOT, "istiod")
+    metadata = {key: istiod["metadata"][key] for key in ("name", "namespace", "labels")}
+    policies = names_of_policies(lab, cluster)
+
+    lab.kubectl(cluster, "delete", "deployment", "-n", ROOT, "istiod")
+    try:
+        eventually("the mesh is gone", lambda: mesh_errors(lab, cluster))
+        assert names_of_policies(lab, cluster) == policies
+    finally:
+        lab.apply(
+            cluster, {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": istiod["spec"]}
+        )
+    lab.kubectl(cluster, "rollout", "status", "deployment/istiod", "-n", ROOT)
+    eventually("the mesh is back", lambda: not mesh_errors(lab, cluster))
+    lab.kubectl(cluster, "rollout", "restart", "deployment/details-v1")
+    lab.kubectl(cluster, "rollout", "status", "deployment/details-v1")
+
+    assert names_of_policies(lab, cluster) == policies
+    settled(lab, "exactly what the policy allows is answered", [*each_service()], may)
+
+
+def mesh_errors(lab: Lab, cluster: str) -> list[str]:
+    """What the status of the VirtualMesh says of the mesh of *cluster*."""
+    [virtual_mesh] = lab.objects("mgmt", "virtualmeshes", "-n", "gloo-mesh")
+    meshes = virtual_mesh["status"].get("meshes", {})
+    return [error for key, found in meshes.items() if cluster in key for error in found.get("errors", ())]
+
+
+def names_of_policies(lab: Lab, cluster: str) -> set[str]:
+    """What our policies on *cluster* are called."""
+    return {named(policy) for policy in lab.objects(cluster, "authorizationpolicies", "-A", "-l", OURS)}

@@ -12,9 +12,11 @@ import pytest
 
 from isthmus.agent.ownership import selector
 from isthmus.api.access_policy import AccessPolicy
+from isthmus.api.kubernetes_cluster import KubernetesCluster
 from isthmus.api.virtual_mesh import VirtualMesh
 from isthmus.istio.kinds import AUTHORIZATION_POLICY
 from isthmus.kube import Changed, KubeClient, Removed, Replaced, WatchEvent
+from isthmus.model.kinds import DEPLOYMENT
 from isthmus.program.watching import follow
 from isthmus.translate.access.evaluation import Answer, Call, Policies, Workload
 from tests.system.federation import Federation, federation, until
@@ -129,6 +131,64 @@ async def test_access_goes_from_old_to_new_alone(tmp_path: Path) -> None:
                     assert {call for call in step if step[call] not in {state[call] for state in may}} == set()
                     count += 1
         assert count > 4 * len(STATES)
+
+
+async def test_a_mesh_whose_control_plane_is_gone_keeps_its_rules(tmp_path: Path) -> None:
+    """They are there when it comes back, whoever was killed meanwhile, and go once no virtual mesh names it."""
+    async with federation(tmp_path, own_processes=False) as fleet, recorded(fleet) as recorders:
+        mgmt, kube = fleet.mgmt, fleet.kube["cluster1"]
+        await mgmt.apply(AccessPolicy.KIND, PAGE, force=True, manager="test")
+        await settled(fleet, recorders)
+        istiod = await kube.get(DEPLOYMENT, ROOT, "istiod")
+        before = len(recorders["cluster1"].steps) - 1
+
+        await kube.delete(DEPLOYMENT, ROOT, "istiod")
+        await until(lambda: lost(mgmt))
+        for victim in ("cluster1", "mgmt"):
+            fleet.kill(victim)
+        await until(lambda: connected(mgmt, "cluster1"))
+        await mgmt.apply(AccessPolicy.KIND, STARS, force=True, manager="test")
+        await until(lambda: named(recorders["cluster2"], "ratings"))
+        await kube.apply(DEPLOYMENT, {key: istiod[key] for key in ("apiVersion", "kind")} | fresh(istiod))
+        await settled(fleet, recorders)
+
+        closed = recorders["cluster1"].steps[before]
+        for step in recorders["cluster1"].steps[before:]:
+            assert [call for call in step if step[call] is not closed[call] and call[0] != "ratings"] == []
+
+        await kube.delete(DEPLOYMENT, ROOT, "istiod")
+        await until(lambda: lost(mgmt))
+        assert recorders["cluster1"].policies
+        meshes = [{"name": "istiod-istio-system-cluster2", "namespace": "gloo-mesh"}]
+        await mgmt.patch(VirtualMesh.KIND, "gloo-mesh", "virtual-mesh", {"spec": {"meshes": meshes}})
+        await settled(fleet, recorders)
+        assert recorders["cluster1"].policies == {}
+
+
+async def lost(mgmt: KubeClient) -> bool | None:
+    """Whether the Mesh of cluster1 is gone, and the status of the VirtualMesh says so."""
+    status = (await mgmt.get(VirtualMesh.KIND, "gloo-mesh", "virtual-mesh")).get("status") or {}
+    told = [
+        found for found in (status.get("meshes") or {}).items() if "cluster1" in found[0] and "not found" in str(found)
+    ]
+    return True if told else None
+
+
+async def connected(mgmt: KubeClient, cluster: str) -> bool | None:
+    """Whether the agent of *cluster* is connected to the server that runs now."""
+    status = (await mgmt.get(KubernetesCluster.KIND, "gloo-mesh", cluster)).get("status") or {}
+    return True if "agent connected" in str(status) else None
+
+
+async def named(recorder: Recorder, name: str) -> bool | None:
+    """Whether there is a policy called *name*."""
+    return True if ("default", name) in recorder.policies else None
+
+
+def fresh(item: Manifest) -> Manifest:
+    """*item* as a user would write it."""
+    metadata = {key: item["metadata"][key] for key in ("name", "namespace", "labels") if key in item["metadata"]}
+    return {"metadata": metadata, "spec": item["spec"]}
 
 
 async def changes(mgmt: KubeClient, stance: str, policies: tuple[Manifest, ...]) -> AsyncIterator[None]:

@@ -66,6 +66,10 @@ class Cluster:
         """Whether everything on the cluster is known, now or as it last was."""
         return self.reported or self.last_known
 
+    def has_mesh(self) -> bool:
+        """Whether a control plane has been found on it."""
+        return any(isinstance(found, Mesh) for found in self.objects.values())
+
 
 def cluster_status(cluster: Cluster, generation: int) -> KubernetesClusterStatus:
     """Whether the agent of *cluster* is there, for the status of its KubernetesCluster.

@@ -45,6 +45,7 @@ class ServerMetrics(Collector):
             gauge("isthmus_engine_last_run_seconds", "Duration of the last run of the engine.", turns.last_seconds),
             counter("isthmus_outputs_published", "Changed desired objects that were published.", turns.outputs),
             gauge("isthmus_unknown", "What is unknown, so that nothing is pruned.", len(plane.missing())),
+            gauge("isthmus_held_clusters", "Where nothing is pruned, since their mesh is gone.", len(plane.held())),
             counter("isthmus_writes", "Writes to the management cluster.", self._writer.writes),
             gauge("isthmus_writes_pending", "Objects and statuses that wait to be written.", self._writer.pending),
             gauge("isthmus_write_problems", "Objects that cannot be written now.", len(self._writer.problems)),

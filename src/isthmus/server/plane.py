@@ -8,13 +8,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 import structlog
 
 from isthmus.api.base import Resource
+from isthmus.api.discovery import Mesh
 from isthmus.api.kinds import BY_KIND
+from isthmus.api.virtual_mesh import VirtualMesh
 from isthmus.kube import KubeError
 from isthmus.model.problem import Problem
 from isthmus.model.ref import ObjectKey, Ref
@@ -71,6 +73,7 @@ class Plane:
         self._reports: dict[OutputKey, str | None] = {}
         self._wake = asyncio.Event()
         self._said: tuple[str, ...] = ()
+        self._held: dict[str, str] = {}
 
     def change(self, objects: Mapping[ObjectKey, Resource | None]) -> None:
         """Take changed objects that users wrote."""
@@ -100,6 +103,28 @@ class Plane:
             *(f"cluster {name}, which has not reported yet" for name in self._fleet.unknown()),
         )
 
+    def held(self) -> dict[str, str]:
+        """Clusters on which nothing may be pruned although everything is known, each with the reason.
+
+        No mesh is found there, and one that a VirtualMesh names is not found. Its proxies go on without control plane,
+        by the rules that they have; one that comes back would find none if they were pruned, and so let everybody in.
+        """
+        lost = tuple(
+            f"{virtual_mesh.key.namespace}/{virtual_mesh.key.name} names {mesh.name}"
+            for virtual_mesh in self._policies.objects(VirtualMesh.KIND)
+            if isinstance(virtual_mesh, VirtualMesh)
+            for mesh in virtual_mesh.spec.meshes
+            if not self._is_there(ObjectKey(Mesh.KIND.api_version, Mesh.KIND.kind, mesh.namespace, mesh.name))
+        )
+        if not lost:
+            return {}
+        without = (name for name, cluster in self._fleet.clusters.items() if cluster.known and not cluster.has_mesh())
+        reason = f"no mesh is found on it, while VirtualMesh {' and '.join(lost)}, which is not found"
+        return dict.fromkeys(without, reason)
+
+    def _is_there(self, key: ObjectKey) -> bool:
+        return self._policies.get(key) is not None or self._fleet.get(key) is not None
+
     async def run(self) -> None:
         """Work until cancelled. To be started when all policies are read."""
         while True:
@@ -113,8 +138,8 @@ class Plane:
         objects, self._objects = self._objects, {}
         reports, self._reports = self._reports, {}
         roots, self._roots = self._roots, {}
-        missing = self.missing()
-        self._say(missing)
+        missing, held = self.missing(), self.held()
+        self._say(missing, held)
         started = time.monotonic()
         async with self.lock:
             if len(objects) < LARGE_BATCH:
@@ -127,7 +152,7 @@ class Plane:
         self.turns.seconds += self.turns.last_seconds
         if result.addresses is not None:
             await self._keep(result.addresses)
-        self._publish(result.payloads, complete=not missing)
+        self._publish(result.payloads, complete=not missing, held=held)
         log.debug(
             "translated",
             changes=len(objects) + len(reports),
@@ -173,13 +198,16 @@ class Plane:
             else:
                 return
 
-    def _publish(self, payloads: Mapping[str, Mapping[ObjectKey, bytes | None]], *, complete: bool) -> None:
+    def _publish(
+        self, payloads: Mapping[str, Mapping[ObjectKey, bytes | None]], *, complete: bool, held: Collection[str]
+    ) -> None:
         for cluster in {*payloads, *self.publications}:
             changes = payloads.get(cluster, {})
             publication = self.publications[cluster]
-            if changes or publication.complete != complete:
+            is_all = complete and cluster not in held
+            if changes or publication.complete != is_all:
                 self.turns.outputs += len(changes)
-                publication.publish({str(key): payload for key, payload in changes.items()}, complete=complete)
+                publication.publish({str(key): payload for key, payload in changes.items()}, complete=is_all)
 
     def _report_again(self, payloads: Mapping[str, Mapping[ObjectKey, bytes | None]]) -> None:
         """The engine forgets a report about what is not desired; the agent says it only once."""
@@ -191,14 +219,17 @@ class Plane:
             if again:
                 self.report(cluster, again)
 
-    def _say(self, missing: tuple[str, ...]) -> None:
-        if missing == self._said:
-            return
-        self._said = missing
-        if missing:
-            log.warning("nothing is pruned for now", unknown=missing)
-        else:
-            log.info("everything is known; what is no longer wanted is pruned")
+    def _say(self, missing: tuple[str, ...], held: dict[str, str]) -> None:
+        if missing != self._said:
+            self._said = missing
+            if missing:
+                log.warning("nothing is pruned for now", unknown=missing)
+            else:
+                log.info("everything is known; what is no longer wanted is pruned")
+        for cluster, reason in held.items():
+            if self._held.get(cluster) != reason:
+                log.warning("nothing is pruned on one cluster for now", cluster=cluster, reason=reason)
+        self._held = held
 
 
 @dataclass(frozen=True)
