@@ -201,6 +201,7 @@ def test_a_mesh_without_istiod_keeps_its_rules_for_when_it_is_back(restricted: L
     cluster, lab = "cluster1", restricted
     [istiod] = lab.objects(cluster, "deployments", "-n", ROOT, "istiod")
     metadata = {key: istiod["metadata"][key] for key in ("name", "namespace", "labels")}
+    again = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": istiod["spec"]}
     policies = names_of_policies(lab, cluster)
 
     lab.kubectl(cluster, "delete", "deployment", "-n", ROOT, "istiod")
@@ -208,9 +209,7 @@ def test_a_mesh_without_istiod_keeps_its_rules_for_when_it_is_back(restricted: L
         eventually("the mesh is gone", lambda: mesh_errors(lab, cluster))
         assert names_of_policies(lab, cluster) == policies
     finally:
-        lab.apply(
-            cluster, {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": istiod["spec"]}
-        )
+        lab.apply(cluster, again)
     lab.kubectl(cluster, "rollout", "status", "deployment/istiod", "-n", ROOT)
     eventually("the mesh is back", lambda: not mesh_errors(lab, cluster))
     lab.kubectl(cluster, "rollout", "restart", "deployment/details-v1")
