@@ -483,9 +483,7 @@ def header_problems(headers: HeaderManipulation, path: str) -> Iterator[Problem]
                 message = "holds control characters, which HTTP forbids in a header"
                 yield Problem(f"{path}.{append}[{name!r}]", "InvalidValue", message)
             elif not is_value(value):
-                message = (
-                    f"{value!r}: Envoy reads %…% as a variable, and does not know it; write %% for a per cent sign"
-                )
+                message = f"{value!r}: Envoy reads %…% as a variable; write %% for a per cent sign"
                 yield Problem(f"{path}.{append}[{name!r}]", "InvalidValue", message)
         for i, name in enumerate(removed):
             yield from name_problems(name, f"{path}.{remove}[{i}]", may_be_host=False)
