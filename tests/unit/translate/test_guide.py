@@ -17,13 +17,13 @@ from isthmus.translate.output import StatusKey
 from tests.golden import CASES, load_yaml
 
 GUIDE = Path(__file__).parents[3] / "docs" / "guide"
-PAGES = ("traffic.md", "filters.md")
+PAGES = ("traffic.md", "gateways.md", "filters.md", "access.md", "dependencies.md")
 
 
 def examples(page: str) -> list[Any]:
     """The whole objects among the YAML blocks of *page*."""
     blocks = re.findall(r"```yaml\n(.*?)```", (GUIDE / page).read_text(), re.DOTALL)
-    found = [parse(yaml.safe_load(block)) for block in blocks if "\nkind:" in block]
+    found = [parse(manifest) for block in blocks for manifest in yaml.safe_load_all(block) if "\nmetadata:" in block]
     assert found
     return found
 
