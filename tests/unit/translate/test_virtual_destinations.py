@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from isthmus.api.base import ObjectMeta, Resource
@@ -18,6 +19,8 @@ from isthmus.api.common import (
 from isthmus.api.ready_endpoints import OVER_CAPACITY
 from isthmus.api.traffic_policy import Policy, TrafficPolicy, TrafficPolicySpec, TrafficPolicyStatus, TrafficShift
 from isthmus.api.virtual_destination import (
+    FailoverDirective,
+    Locality,
     LocalizedFailover,
     VirtualDestination,
     VirtualDestinationPort,
@@ -166,6 +169,44 @@ def test_a_name_without_a_dot_is_refused() -> None:
         "spec.hostname: Istio takes 'ratings' for a service of whoever calls: choose a name with a dot, such as "
         "ratings.global",
     )
+
+
+def test_a_name_that_ends_in_a_number_is_refused() -> None:
+    """Istio refuses it with both objects."""
+    engine = engine_of([*federated_pair(), virtual("10.0.0.1")])
+    engine.run()
+
+    (error,) = status(engine).errors
+    assert error.startswith("spec.hostname: '10.0.0.1' ends in a number")
+    assert not entries(engine, "cluster1", "10.0.0.1")
+
+
+@pytest.mark.parametrize(
+    ("directives", "text"),
+    [
+        ([("eu", "us*")], "failoverDirectives[0]: takes regions by name"),
+        ([("eu/a", "us")], "failoverDirectives[0]: takes regions by name"),
+        ([("eu", "us"), ("eu", "asia")], "failoverDirectives[1].from: region eu is named twice"),
+    ],
+)
+def test_directives_that_istio_would_refuse_or_ignore_are_said(directives: list[tuple[str, str]], text: str) -> None:
+    made = virtual()
+    localized = LocalizedFailover(
+        destination_selectors=REVIEWS,
+        failover_directives=tuple(
+            FailoverDirective(from_=Locality(region=start), to=(Locality(region=to),)) for start, to in directives
+        ),
+    )
+    engine = engine_of(
+        [
+            *federated_pair(),
+            msgspec.structs.replace(made, spec=msgspec.structs.replace(made.spec, localized=localized)),
+        ]
+    )
+    engine.run()
+
+    (error,) = status(engine).errors
+    assert error.startswith(f"spec.localized.{text}")
 
 
 @pytest.mark.parametrize("lacking", ["name", "namespace", "cluster_name"])

@@ -10,6 +10,7 @@ import msgspec
 from isthmus.api.common import OutlierDetection
 from isthmus.api.discovery import ServicePort
 from isthmus.api.virtual_destination import (
+    FailoverDirective,
     LocalizedFailover,
     StaticFailover,
     VirtualDestination,
@@ -158,6 +159,9 @@ def _problems(spec: VirtualDestinationSpec) -> Iterator[Problem]:
         len(label) > MAX_LABEL or not _LABEL.fullmatch(label) for label in name.split(".")
     ):
         yield Problem("spec.hostname", "InvalidName", f"{spec.hostname!r} is no DNS name such as reviews.global")
+    elif name.rpartition(".")[2].isdigit():
+        message = f"{spec.hostname!r} ends in a number, which Istio refuses: choose a name such as reviews.global"
+        yield Problem("spec.hostname", "InvalidName", message)
     elif "." not in name:
         message = (
             f"Istio takes {name!r} for a service of whoever calls: choose a name with a dot, such as {name}.global"
@@ -193,13 +197,25 @@ def _problems(spec: VirtualDestinationSpec) -> Iterator[Problem]:
                 yield from service_problems(service.ref, f"{path}[{j}]")
         if spec.localized.outlier_detection is not None:
             yield from outlier_problems(spec.localized.outlier_detection, "spec.localized.outlierDetection")
-        for i, directive in enumerate(spec.localized.failover_directives):
-            path = f"spec.localized.failoverDirectives[{i}]"
-            regions = [directive.from_.region, *(to.region for to in directive.to)]
-            if not directive.to or not all(regions):
-                yield Problem(path, "MissingField", "needs a region in from, and in each of at least one to")
-            elif directive.from_.region == regions[1]:
-                yield Problem(path, "Contradiction", f"region {regions[1]} cannot follow itself")
+        yield from _directive_problems(spec.localized.failover_directives)
+
+
+def _directive_problems(directives: tuple[FailoverDirective, ...]) -> Iterator[Problem]:
+    starts: set[str] = set()
+    for i, directive in enumerate(directives):
+        path = f"spec.localized.failoverDirectives[{i}]"
+        start, regions = directive.from_.region, [directive.from_.region, *(to.region for to in directive.to)]
+        if not directive.to or not all(regions):
+            yield Problem(path, "MissingField", "needs a region in from, and in each of at least one to")
+        elif start == regions[1]:
+            yield Problem(path, "Contradiction", f"region {start} cannot follow itself")
+        elif any("*" in region or "/" in region for region in regions):
+            message = "takes regions by name, without a zone behind / and without *"
+            yield Problem(path, "InvalidName", message)
+        elif start in starts:
+            message = f"region {start} is named twice: write what follows it into one directive"
+            yield Problem(f"{path}.from", "Duplicate", message)
+        starts.add(start)
 
 
 def _static_problems(static: StaticFailover) -> Iterator[Problem]:
