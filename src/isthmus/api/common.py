@@ -378,7 +378,7 @@ class WeightedDestination(OneofStruct, frozen=True):
     virtual_destination: VirtualDestinationReference | None = None
     """A VirtualDestination."""
     static_destination: ObjectRef | None = None
-    """Not implemented."""
+    """A Destination of an external service."""
     cluster_header: str | None = None
     """Not implemented."""
     options: DestinationOptions | None = None

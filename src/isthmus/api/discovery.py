@@ -10,9 +10,16 @@ from typing import ClassVar
 
 from isthmus.api.access_policy import AppliedAccessPolicy
 from isthmus.api.base import ApiStruct, OneofStruct, Resource
-from isthmus.api.common import AppliedIngressGateway, ClusterObjectRef, ObjectRef, RequiredSubsets, TcpKeepalive
+from isthmus.api.common import (
+    AppliedIngressGateway,
+    ApprovalState,
+    ClusterObjectRef,
+    ObjectRef,
+    RequiredSubsets,
+    TcpKeepalive,
+)
 from isthmus.api.issued_certificate import IssuedCertificateStatus
-from isthmus.api.scalars import Int64, UInt32
+from isthmus.api.scalars import Int64, UInt32, UpperCase
 from isthmus.api.traffic_policy import AppliedTrafficPolicy
 from isthmus.api.virtual_mesh import VirtualMeshSpec
 from isthmus.model.ref import Kind
@@ -451,30 +458,30 @@ class ExternalServicePort(ApiStruct, frozen=True):
     """Port number."""
     name: str = ""
     """Port name."""
-    protocol: str = ""
-    """HTTP, HTTPS, GRPC, HTTP2, MONGO, TCP or TLS."""
+    protocol: UpperCase = ""
+    """HTTP, HTTPS, GRPC, HTTP2, MONGO, TCP or TLS, in any case; TCP by default."""
 
 
 class ExternalEndpoint(ApiStruct, frozen=True):
     """An endpoint of an external service."""
 
     address: str = ""
-    """IP address or domain."""
+    """IP address or host name."""
     ports: dict[str, UInt32] = {}
-    """Port number by port name."""
+    """Port number by port name, where it is not the number of the port."""
 
 
 class ExternalService(ApiStruct, frozen=True):
     """A host outside any mesh, written by a user."""
 
     name: str = ""
-    """Name of the service."""
+    """Name of the ServiceEntry; that of this object by default."""
     hosts: tuple[str, ...] = ()
-    """Host names."""
+    """Host names; required. The first label may be ``*``."""
     addresses: tuple[str, ...] = ()
-    """Virtual IP addresses."""
+    """Virtual IP addresses, or ranges of them; by default one from 240.0.0.0/4 is generated."""
     ports: tuple[ExternalServicePort, ...] = ()
-    """Ports."""
+    """Ports; required."""
     endpoints: tuple[ExternalEndpoint, ...] = ()
     """Endpoints; none means that the hosts are resolved by DNS."""
 
@@ -489,7 +496,8 @@ class DestinationSpec(OneofStruct, frozen=True):
     external_service: ExternalService | None = None
     """A host outside any mesh."""
     mesh: ObjectRef | None = None
-    """The mesh that it belongs to; needed for Kubernetes services."""
+    """The mesh that it belongs to; needed for Kubernetes services. An external service is known on all meshes of the
+    virtual mesh that this one is in, and without it on those of every virtual mesh."""
 
 
 class AppliedFederation(ApiStruct, frozen=True):
@@ -512,6 +520,10 @@ class DestinationStatus(ApiStruct, frozen=True):
 
     observed_generation: Int64 = 0
     """Generation of the Destination that this status speaks of."""
+    state: ApprovalState = ApprovalState.PENDING
+    """Whether meshes know it, of external services, which users write. Ours."""
+    errors: tuple[str, ...] = ()
+    """Why they do not. Ours."""
     applied_traffic_policies: tuple[AppliedTrafficPolicy, ...] = ()
     """Accepted traffic policies, in order of acceptance."""
     applied_access_policies: tuple[AppliedAccessPolicy, ...] = ()

@@ -33,6 +33,9 @@ from isthmus.model.problem import Problem
 from isthmus.model.ref import Kind, Ref
 from isthmus.translate.access.derivations import Access
 from isthmus.translate.dependencies.derivations import Dependencies
+from isthmus.translate.external_services.derivations import ExternalServices
+from isthmus.translate.external_services.facts import Written
+from isthmus.translate.external_services.statuses import external_service_status
 from isthmus.translate.facts import (
     DEFAULT_CLUSTER_DOMAIN,
     ServiceFacts,
@@ -160,12 +163,22 @@ class Engine:
             cluster_domains=self._domains,
             federation=self._federation,
         )
+        self._external_services = ExternalServices(
+            graph,
+            destinations=destinations,
+            membership=self._membership,
+            services_by_identity=by_identity,
+            cluster_domains=self._domains,
+            federation=self._federation,
+            virtual_destinations=self._virtual_destinations,
+        )
         reach = Reach(
             graph,
             services_by_identity=by_identity,
             cluster_domains=self._domains,
             federation=self._federation,
             virtual_destinations=self._virtual_destinations,
+            external_services=self._external_services,
             endpoints=endpoints,
         )
         gateways = Gateways(
@@ -174,7 +187,6 @@ class Engine:
             virtual_hosts=self._sources[VirtualHost.KIND],
             route_tables=self._sources[RouteTable.KIND],
             policies=self._traffic_policies,
-            destinations=destinations,
             services=self._services,
             services_by_identity=by_identity,
             reach=reach,
@@ -242,6 +254,7 @@ class Engine:
             *gateways.outputs,
             *FilterOutputs(graph, traffic=self._traffic, meshes=self._mesh_facts).outputs,
             *virtual_destination_outputs.outputs,
+            *self._external_services.outputs,
             *self._access.outputs,
             *self._dependencies.outputs,
             *self._trust.outputs,
@@ -257,6 +270,9 @@ class Engine:
         # kept up to date here, and put together only when somebody asks.
         self._mesh_statuses = graph.derive("mesh statuses", self._mesh_facts, self._mesh_status)
         self._destination_statuses = graph.derive("destination statuses", self._services, self._destination_status)
+        self._external_statuses = graph.derive(
+            "external service statuses", self._external_services.written, self._external_status
+        )
         self._workload_statuses = graph.derive("workload statuses", self._sources[Workload.KIND], self._workload_status)
         self._gateways = GatewayOutcomes(
             graph,
@@ -283,7 +299,7 @@ class Engine:
         self._output_taps = [collection.tap() for collection in self._outputs]
         self._status_taps: dict[Kind, list[Tap[Ref, Any]]] = {
             Mesh.KIND: [self._mesh_statuses.tap()],
-            Destination.KIND: [self._destination_statuses.tap()],
+            Destination.KIND: [self._destination_statuses.tap(), self._external_statuses.tap()],
             Workload.KIND: [self._workload_statuses.tap()],
             CertificateVerification.KIND: [self._verifications.tap()],
             **{kind: [self._sources[kind].tap()] for kind in (Settings.KIND, AccessLogRecord.KIND)},
@@ -425,7 +441,10 @@ class Engine:
         if key.kind == Mesh.KIND:
             return self._mesh_statuses.get(key.ref)
         if key.kind == Destination.KIND:
-            return self._destination_statuses.get(key.ref)
+            external = self._external_statuses.get(key.ref)
+            found = self._errors_by_parent.get(key) or ()
+            failures = [_failure(output, error) for output, error in found]
+            return with_failures(external, failures) if external else self._destination_statuses.get(key.ref)
         if key.kind == VirtualMesh.KIND:
             return self._virtual_mesh_status(key.ref)
         if key.kind == TrafficPolicy.KIND:
@@ -503,6 +522,10 @@ class Engine:
             tuple(filter(None, (fetch.get(self._access_policies, policy) for policy in allowed))),
             tuple(dict.fromkeys(warnings)),
         )
+
+    def _external_status(self, fetch: Fetch, ref: Ref, found: Written) -> DestinationStatus:
+        problems = [str(problem) for problem in fetch.get(self._external_services.problems, ref) or ()]
+        return external_service_status(found, problems, fetch.get(self._external_services.resolved, ref))
 
     def _required_subsets(self, fetch: Fetch, ref: Ref, _: VirtualDestination) -> tuple[RequiredSubsets, ...] | None:
         naming = sorted({use.who.ref for _, use in fetch.group(self._traffic.uses_by_service, ref)})

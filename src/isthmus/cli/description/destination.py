@@ -25,14 +25,23 @@ def describe(destination: Destination, known: Known) -> Parts:
     }
     sections = []
     if external is not None:
-        facts |= {"Type": "external service", "Host name": ", ".join(external.hosts)}
-        sections.append(
-            Section(
-                "Ports",
-                ("PORT", "NAME", "PROTOCOL"),
-                tuple((str(p.number), p.name, p.protocol) for p in external.ports),
-            )
+        facts = {
+            "Type": "external service",
+            "Host name": ", ".join(external.hosts),
+            "State": status.state.value if status else "",
+            "Mesh": facts["Mesh"],
+        }
+        listed = tuple((str(p.number), p.name, p.protocol) for p in external.ports)
+        sections.append(Section("Ports", ("PORT", "NAME", "PROTOCOL"), listed))
+        answering = tuple(
+            (each.address, ", ".join(f"{name} at {number}" for name, number in each.ports.items()))
+            for each in external.endpoints
         )
+        sections.append(Section("Endpoints", ("ADDRESS", "PORTS"), answering))
+        meshes = tuple((ref.name,) for ref in applied.federated_to_meshes) if applied else ()
+        sections.append(Section("Known on", ("MESH",), meshes))
+        sections.append(Section("Traffic shifted there", ("POLICY", "STATE"), tuple(_shifting(destination, known))))
+        return facts, sections
     if service is not None:
         facts |= {
             "Cluster": service.ref.cluster_name,
@@ -70,6 +79,15 @@ def describe(destination: Destination, known: Known) -> Parts:
     )
     sections.append(Section("Access policies", ("POLICY", "CALLERS"), allowing))
     return facts, sections
+
+
+def _shifting(destination: Destination, known: Known) -> Iterator[tuple[str, str]]:
+    """The traffic policies that send requests to the external service *destination*."""
+    for policy in known.traffic_policies:
+        shift = policy.spec.policy.traffic_shift if policy.spec.policy else None
+        targets = (each.static_destination for each in shift.destinations) if shift else ()
+        if any(target is not None and target.ref == destination.ref for target in targets):
+            yield name_of(policy.ref), policy.status.state.value if policy.status else ""
 
 
 def _traffic(destination: Destination, known: Known) -> Iterator[Section]:

@@ -166,7 +166,8 @@ def _callers(condition: Condition) -> str:
 def _target(target: Target, *, alone: bool) -> str:
     subset = f" [{pairs(dict(target.subset))}]" if target.subset else ""
     port = f":{target.port}" if target.port else ""
-    return f"{100 if alone else target.weight}% to {_service(target.service)}{port}{subset}"
+    where = f"Destination {name_of(target.service)}" if target.external else _service(target.service)
+    return f"{100 if alone else target.weight}% to {where}{port}{subset}"
 
 
 def _service(service: Ref) -> str:

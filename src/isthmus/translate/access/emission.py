@@ -23,6 +23,7 @@ from isthmus.flow import Graph, Source
 from isthmus.model.ref import Kind, Ref
 from isthmus.translate.access.derivations import Access, Applied
 from isthmus.translate.access.rules import Domains
+from isthmus.translate.external_services.derivations import ExternalServices
 from isthmus.translate.facts import cluster_domain, mesh_facts, service_facts
 from isthmus.translate.federation.derivations import Federation
 from isthmus.translate.gateways.derivations import Gateways
@@ -93,7 +94,6 @@ class Emission:
             virtual_hosts=nothing,
             route_tables=nothing,
             policies=nothing,
-            destinations=nothing,
             services=services if VirtualGateway in kinds else nothing,
             services_by_identity=by_identity,
             reach=Reach(
@@ -102,6 +102,15 @@ class Emission:
                 cluster_domains=domains,
                 federation=self._federation,
                 virtual_destinations=self._virtual_destinations,
+                external_services=ExternalServices(
+                    graph,
+                    destinations=nothing,
+                    membership=membership,
+                    services_by_identity=by_identity,
+                    cluster_domains=domains,
+                    federation=self._federation,
+                    virtual_destinations=self._virtual_destinations,
+                ),
                 endpoints=nothing,
             ),
         )

@@ -7,7 +7,6 @@ from typing import Any
 
 import msgspec
 
-from isthmus.api.discovery import Destination
 from isthmus.api.route_table import RouteTable
 from isthmus.api.traffic_policy import TrafficPolicy
 from isthmus.api.virtual_gateway import VirtualGateway
@@ -18,7 +17,6 @@ from isthmus.model.ref import Ref
 from isthmus.translate.facts import ServiceFacts
 from isthmus.translate.federation.gateways import MeshGateways
 from isthmus.translate.gateways import objects
-from isthmus.translate.gateways.external import ExternalFacts, external_entry, external_facts, reach_external
 from isthmus.translate.gateways.findings import Finding, Weight
 from isthmus.translate.gateways.guards import EXTAUTH_SERVICE, RATE_LIMIT_SERVICE, Guard, in_chain, port_of
 from isthmus.translate.gateways.hosting import Hosts, chosen
@@ -116,14 +114,12 @@ class Gateways:
         virtual_hosts: Collection[Ref, VirtualHost],
         route_tables: Collection[Ref, RouteTable],
         policies: Collection[Ref, TrafficPolicy],
-        destinations: Collection[Ref, Destination],
         services: Collection[Ref, ServiceFacts],
         services_by_identity: Index[Ref, Ref, ServiceFacts],
         reach: Reach,
     ) -> None:
         self._services_by_identity = services_by_identity
         self._reached = reach
-        self._externals: Collection[Ref, ExternalFacts] = graph.map("external services", destinations, external_facts)
 
         self.listener_problems: Collection[Ref, tuple[Problem, ...]] = graph.map(
             "virtual gateway problems", virtual_gateways, lambda _, each: tuple(listener_problems(each.spec)) or None
@@ -187,10 +183,6 @@ class Gateways:
         self.uses: Collection[tuple[Any, str, Use], Use] = graph.expand(
             "subsets in routes of hosts", self._routed, self._uses
         )
-        outside = graph.expand("externals in routes of hosts", self._routed, self._outside)
-        by_namespace: Index[tuple[str, str, Ref], Any, ServedKey] = graph.index(
-            "externals by the namespace of gateways", outside, first_part
-        )
         filtered = graph.expand("hosts with filters", self._routed, self._filtered)
         by_gateway: Index[Ref, tuple[Ref, ServedKey], Chained] = graph.index(
             "hosts with filters by gateway", filtered, first_part
@@ -198,7 +190,6 @@ class Gateways:
         self.outputs: tuple[Collection[OutputKey, Output], ...] = (
             graph.expand("gateways of virtual gateways", self.serving, self._write_gateways),
             graph.expand("virtual services of hosts", self._routed, self._write_routes),
-            graph.expand("entries of externals", by_namespace, self._write_external),
             graph.expand("filters in chains of gateways", by_gateway, self._write_chain),
         )
         self.findings: tuple[Index[StatusKey, Any, tuple[Finding, ...]], ...] = tuple(
@@ -343,17 +334,17 @@ class Gateways:
 
     # --- what they do -------------------------------------------------------------------------------------------------
 
-    def _lookup(self, fetch: Fetch, cluster: str) -> Lookup:
+    def _lookup(self, fetch: Fetch, cluster: str, *, requests: bool) -> Lookup:
         def reach(service: Ref, external: bool) -> Reachable | Unreachable:
             if external:
-                return reach_external(fetch.get(self._externals, service))
+                return self._reached.external_on(fetch, cluster, service, requests=requests)
             return self._reached.known_on(fetch, cluster, service)
 
         return Lookup(reach, lambda use: self._reached.has_pods(fetch, use.service, use.labels))
 
     def _route(self, fetch: Fetch, key: ServedKey, served: Served) -> HostRouting | None:
         listener = served.listener
-        lookup = self._lookup(fetch, served.gateway.cluster)
+        lookup = self._lookup(fetch, served.gateway.cluster, requests=listener.looks_at_hosts)
         if not served.domains or listener.redirects:
             return None
         if not listener.looks_at_hosts:
@@ -460,24 +451,6 @@ class Gateways:
         served = fetch.get(self._served, key)
         if served is not None:
             yield from (((key, served.gateway.cluster, use), use) for use in routing.uses)
-
-    def _outside(
-        self, fetch: Fetch, key: ServedKey, routing: HostRouting
-    ) -> Iterator[tuple[tuple[tuple[str, str, Ref], ServedKey], ServedKey]]:
-        served = fetch.get(self._served, key)
-        if served is not None:
-            where = served.gateway.where
-            yield from ((((where.cluster, where.namespace, each), key), key) for each in routing.externals)
-
-    def _write_external(
-        self, fetch: Fetch, place: tuple[str, str, Ref], rows: tuple[tuple[object, ServedKey], ...]
-    ) -> Iterator[tuple[OutputKey, Output]]:
-        cluster, namespace, ref = place
-        facts = fetch.get(self._externals, ref)
-        if facts is not None:
-            whose = tuple(sorted({key[2].owner for _, key in rows}))
-            made = external_entry(facts, namespace, parents_annotation(whose))
-            yield OutputKey(cluster, made.key), Output(made, whose, rows[0][1][1])
 
 
 def _asked_by_name(_: Ref, service: ServiceFacts) -> Iterable[tuple[str, str]]:

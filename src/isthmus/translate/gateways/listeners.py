@@ -45,7 +45,7 @@ from isthmus.translate.gateways.selection import selector_problems
 from isthmus.translate.output import StatusKey
 from isthmus.translate.selectors import Rule, rules_of
 from isthmus.translate.seniority import Seniority, seniority
-from isthmus.translate.traffic.fields import Field, Value, policy_problems, service_problems
+from isthmus.translate.traffic.fields import Field, Value, policy_problems, reference_problems, service_problems
 
 HANDLER = "spec.connectionHandlers[0]"
 ROUTES = f"{HANDLER}.http.routeConfig"
@@ -332,6 +332,10 @@ def _tcp_problems(handler: TcpHandler, config: SslConfig | None) -> Iterator[Pro
             yield Problem(f"{at}.destination", "MissingField", message)
         elif action.kube is not None:
             yield from service_problems(action.kube.ref, f"{at}.destination.kube")
+        elif action.virtual is not None:
+            yield from reference_problems(action.virtual, f"{at}.destination", "virtual")
+        elif action.static is not None:
+            yield from reference_problems(action.static, f"{at}.destination", "static")
     if by_sni and (len(handler.tcp_hosts) > 1 or not automatic):
         message = "forwardSniClusterName stands alone, and needs sslConfig.tlsMode AUTO_PASSTHROUGH"
         yield Problem(path, "Contradiction", message)

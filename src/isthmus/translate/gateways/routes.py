@@ -28,6 +28,7 @@ from isthmus.translate.traffic.fields import (
     headers_of,
     matcher_problems,
     policy_problems,
+    reference_problems,
     service_problems,
     subset_problems,
 )
@@ -199,6 +200,10 @@ def _forward_problems(action: RouteAction, matchers: tuple[HttpMatcher, ...], pa
             yield Problem(at, "MissingField", message)
         elif each.kube_service is not None:
             yield from service_problems(each.kube_service.ref, f"{at}.kubeService")
+        elif each.virtual_destination is not None:
+            yield from reference_problems(each.virtual_destination, at, "virtualDestination")
+        elif each.static_destination is not None:
+            yield from reference_problems(each.static_destination, at, "staticDestination")
         if each.weight > LARGEST_WEIGHT:
             yield Problem(f"{at}.weight", "OutOfRange", f"{each.weight} is more than {LARGEST_WEIGHT}")
         if each.options is not None and each.options.header_manipulation is not None:

@@ -19,7 +19,7 @@ from isthmus.translate.traffic.asking import ASKED, is_free
 from isthmus.translate.traffic.conditions import ANY_SENDER, Condition, Request
 from isthmus.translate.traffic.fields import Copies, Field, Value
 from isthmus.translate.traffic.filters import RouteFilter, route_name
-from isthmus.translate.traffic.routes import Reachable, Unreachable, Use, with_fields
+from isthmus.translate.traffic.routes import Reachable, Unreachable, Use, ambiguous, with_fields, with_host
 
 REFUSED = istio.DirectResponse(status=403)
 """What requests get that a server should be asked about which is not there."""
@@ -60,8 +60,6 @@ class HostRouting(msgspec.Struct, frozen=True, gc=False):
     connections: tuple[istio.WeightedRoute, ...]
     uses: tuple[Use, ...]
     """Subsets that routes name, sorted."""
-    externals: tuple[Ref, ...]
-    """Destinations outside any mesh that routes go to, sorted."""
     filtered: tuple[tuple[str, tuple[RouteFilter, ...]], ...]
     """Names of routes, and what filters are told about each; sorted by name."""
     findings: tuple[Finding, ...]
@@ -69,23 +67,23 @@ class HostRouting(msgspec.Struct, frozen=True, gc=False):
 
 def route_host(host: TreatedHost, around: Around, lookup: Lookup) -> HostRouting:
     """The routes of *host* where *lookup* looks, with what is *around* them."""
-    router = _Router(lookup)
+    router = _Router(lookup, requests=True)
     return router.result(http=tuple(router.route(each, around) for each in host.routes))
 
 
 def route_connections(shares: Sequence[Share], owner: StatusKey, path: str, lookup: Lookup) -> HostRouting:
     """Where connections go as *shares*, written by *owner* at field path *path*, say."""
-    router = _Router(lookup)
+    router = _Router(lookup, requests=False)
     return router.result(connections=router.destinations(shares, owner, path))
 
 
 class _Router:
     """Makes routes, and gathers what they ask of others and what is wrong with them."""
 
-    def __init__(self, lookup: Lookup) -> None:
+    def __init__(self, lookup: Lookup, *, requests: bool) -> None:
         self._lookup = lookup
+        self._requests = requests
         self._uses: set[Use] = set()
-        self._externals: set[Ref] = set()
         self._findings: dict[Finding, None] = {}
         self._filtered: dict[str, tuple[RouteFilter, ...]] = {}
 
@@ -93,9 +91,9 @@ class _Router:
         self, http: tuple[istio.HttpRoute, ...] = (), connections: tuple[istio.WeightedRoute, ...] = ()
     ) -> HostRouting:
         """The routes that were made, and all that came up."""
-        uses, externals = tuple(sorted(self._uses)), tuple(sorted(self._externals))
+        uses = tuple(sorted(self._uses))
         filtered = tuple((name, self._filtered[name]) for name in sorted(self._filtered))
-        return HostRouting(http, connections, uses, externals, filtered, tuple(self._findings))
+        return HostRouting(http, connections, uses, filtered, tuple(self._findings))
 
     def route(self, treated: Treated, around: Around) -> istio.HttpRoute:
         """The route of *treated*, with what is *around* it."""
@@ -142,7 +140,9 @@ class _Router:
         for i, share in enumerate(shares):
             target = self._target(share, owner, f"{path}[{i}]")
             if target is not None:
-                found.append((istio.WeightedRoute(destination=target, headers=share.headers), share.weight))
+                names_host = share.external and self._requests
+                headers = with_host(share.headers, target.host) if names_host else share.headers
+                found.append((istio.WeightedRoute(destination=target, headers=headers), share.weight))
         if len(found) < 2:
             return tuple(route for route, weight in found if weight)
         weights = proportions([weight for _, weight in found])
@@ -152,8 +152,6 @@ class _Router:
 
     def _target(self, share: Share, owner: StatusKey, path: str) -> istio.RouteTarget | None:
         target = self._reach(share.service, share.port, owner, path, "destination", external=share.external)
-        if target is not None and share.external:
-            self._externals.add(share.service)
         if target is None or not share.subset:
             return target
         use = Use(share.service, share.subset, owner)
@@ -189,6 +187,8 @@ class _Router:
             text = f"{path}: specified port {port} does not exist for {name}"
         elif not numbers:
             text = f"{path}: {name} has no port"
+        elif external and len(numbers) > 1:
+            text = f"{path}: {name} {ambiguous(numbers)}"
         elif not port and service.cluster and len(numbers) > 1:
             text = f"{path}: must provide port for {name} with multiple ports: one of {', '.join(map(str, numbers))}"
         else:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from isthmus.api.common import AppliedIngressGateway, ApprovalState, ObjectRef, ObjectRefList
+from isthmus.api.discovery import DestinationStatus
 from isthmus.api.route_table import RouteTable, RouteTableStatus, SelectedBy
 from isthmus.api.traffic_policy import AppliedTrafficPolicy, GatewayRoutes, TrafficPolicyStatus
 from isthmus.api.virtual_gateway import VirtualGateway, VirtualGatewayStatus
@@ -142,7 +143,7 @@ _GRAVITY = (ApprovalState.ACCEPTED, ApprovalState.PENDING, ApprovalState.FAILED,
 AnyStatus = VirtualGatewayStatus | VirtualHostStatus | RouteTableStatus
 
 
-def with_failures(status: AnyStatus, failures: Sequence[str]) -> AnyStatus:
+def with_failures(status: AnyStatus | DestinationStatus, failures: Sequence[str]) -> AnyStatus | DestinationStatus:
     """*status*, of an object whose outputs could not all be written."""
     if not failures:
         return status

@@ -197,7 +197,9 @@ class Traffic:
                     ] = None
         return judge(routed.policies, errors=errors, warnings=warnings, later=later)
 
-    def _reach(self, fetch: Fetch, cluster: str, service: Ref) -> Reachable | Unreachable:
+    def _reach(self, fetch: Fetch, cluster: str, service: Ref, external: bool) -> Reachable | Unreachable:
+        if external:
+            return self._reached.external_on(fetch, cluster, service)
         return self._reached.known_on(fetch, cluster, service, ", or leave that cluster out with spec.sourceSelector")
 
     def _local_rule(self, fetch: Fetch, ref: Ref, service: ServiceFacts) -> Iterable[tuple[OutputKey, Output]]:

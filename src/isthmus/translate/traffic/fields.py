@@ -17,10 +17,12 @@ from isthmus.api.common import (
     HeaderManipulation,
     HeaderMatcher,
     HttpMatcher,
+    ObjectRef,
     OutlierDetection,
     QueryParameterMatcher,
     StringMatch,
     TrafficShift,
+    VirtualDestinationReference,
     WeightedDestination,
 )
 from isthmus.api.duration import as_timedelta
@@ -80,7 +82,7 @@ OF_DESTINATION = (Field.OUTLIERS, Field.TLS)
 class Target(msgspec.Struct, frozen=True, gc=False):
     """A share of the requests and where it goes; port 0 where none was named.
 
-    *service* without a cluster is a VirtualDestination.
+    *service* without a cluster is a VirtualDestination, or the Destination of an *external* service.
     """
 
     service: Ref
@@ -88,6 +90,7 @@ class Target(msgspec.Struct, frozen=True, gc=False):
     """Labels, sorted; none for all of it."""
     port: int
     weight: int
+    external: bool = False
 
 
 class Copies(msgspec.Struct, frozen=True, gc=False):
@@ -207,6 +210,8 @@ def _targets(shift: TrafficShift) -> tuple[Target, ...] | None:
         elif each.virtual_destination is not None:
             virtual = each.virtual_destination
             targets.append(Target(Ref("", virtual.namespace, virtual.name), _pairs(virtual.subset), 0, each.weight))
+        elif each.static_destination is not None:
+            targets.append(Target(each.static_destination.ref, (), 0, each.weight, external=True))
     return tuple(targets) or None
 
 
@@ -379,18 +384,20 @@ def _shift_problems(shift: TrafficShift, path: str) -> Iterator[Problem]:
         return
     for i, each in enumerate(shift.destinations):
         at = f"{path}.destinations[{i}]"
-        if each.static_destination is not None or each.cluster_header is not None:
+        if each.cluster_header is not None:
             yield Problem(at, "Unsupported", "unsupported traffic shift destination type: use kubeService")
-        elif each.virtual_destination is None and each.kube_service is None:
-            message = "must set a destination type on traffic shift destination: kubeService or virtualDestination"
+        elif each.virtual_destination is None and each.kube_service is None and each.static_destination is None:
+            message = (
+                "must set a destination type on traffic shift destination: kubeService, virtualDestination or "
+                "staticDestination"
+            )
             yield Problem(at, "MissingField", message)
         elif each.kube_service is not None:
             yield from service_problems(each.kube_service.ref, f"{at}.kubeService")
         elif each.virtual_destination is not None:
-            virtual = each.virtual_destination
-            if not (virtual.name and virtual.namespace):
-                message = "malformed virtualDestination: needs name and namespace"
-                yield Problem(f"{at}.virtualDestination", "MalformedReference", message)
+            yield from reference_problems(each.virtual_destination, at, "virtualDestination")
+        elif each.static_destination is not None:
+            yield from reference_problems(each.static_destination, at, "staticDestination")
     weights = [each.weight for each in shift.destinations]
     if len(weights) == 1:
         if weights[0] not in (0, 100):
@@ -416,6 +423,12 @@ def service_problems(service: Ref, path: str) -> Iterator[Problem]:
     """What is wrong with the reference *service*, which is at field path *path*."""
     if not (service.name and service.namespace and service.cluster):
         yield Problem(path, "MalformedReference", "malformed kubeService: needs name, namespace and clusterName")
+
+
+def reference_problems(found: ObjectRef | VirtualDestinationReference, path: str, field: str) -> Iterator[Problem]:
+    """What is wrong with the reference *found* in *field* of what is at field path *path*."""
+    if not (found.name and found.namespace):
+        yield Problem(f"{path}.{field}", "MalformedReference", f"malformed {field}: needs name and namespace")
 
 
 def _fault_problems(fault: FaultInjection, path: str) -> Iterator[Problem]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from isthmus.flow import Collection, Fetch, Graph, Index
 from isthmus.model.ref import Ref
+from isthmus.translate.external_services.derivations import ExternalServices
 from isthmus.translate.facts import DEFAULT_CLUSTER_DOMAIN, EndpointFacts, ServiceFacts, local_fqdn
 from isthmus.translate.federation.derivations import Federation
 from isthmus.translate.federation.objects import Pairs
@@ -22,6 +23,7 @@ class Reach:
         cluster_domains: Collection[str, str],
         federation: Federation,
         virtual_destinations: VirtualDestinations,
+        external_services: ExternalServices,
         endpoints: Collection[Ref, EndpointFacts],
     ) -> None:
         self._services_by_identity = services_by_identity
@@ -30,6 +32,7 @@ class Reach:
         self.east_west = federation.gateways
         """The gateways of meshes at which calls from other meshes come in."""
         self._virtual_destinations = virtual_destinations
+        self._external_services = external_services
         self._pods: Collection[Ref, frozenset[Pairs]] = graph.map(
             "labels of ready pods", endpoints, lambda _, facts: facts.pod_labels() or None
         )
@@ -60,6 +63,12 @@ class Reach:
             f"it is not federated to cluster {cluster}, from where it would be called: see federation.selectors of the "
             f"VirtualMesh{remedy}"
         )
+
+    def external_on(
+        self, fetch: Fetch, cluster: str, destination: Ref, *, requests: bool = True
+    ) -> Reachable | Unreachable:
+        """The external service of *destination* as proxies of *cluster* know it, for *requests* or connections."""
+        return self._external_services.known_on(fetch, destination, cluster, requests=requests)
 
     def has_pods(self, fetch: Fetch, service: Ref, labels: Pairs) -> bool:
         """Whether a ready pod of *service*, or of a VirtualDestination, has all of *labels*."""

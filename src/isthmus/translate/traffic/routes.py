@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
@@ -34,7 +34,8 @@ class Unreachable(msgspec.Struct, frozen=True, gc=False):
     later: bool = False
 
 
-Lookup = Callable[[Ref], Reachable | Unreachable]
+Lookup = Callable[[Ref, bool], Reachable | Unreachable]
+"""How a cluster knows a service, or with True the Destination of an external service."""
 
 
 class Refusal(msgspec.Struct, frozen=True, gc=False):
@@ -70,6 +71,27 @@ class Routing(msgspec.Struct, frozen=True, gc=False):
     refusals: tuple[Refusal, ...]
     filtered: tuple[Filtered, ...] = ()
     """By name, each once."""
+
+
+def with_host(headers: istio.Headers | None, host: str) -> istio.Headers:
+    """*headers*, and that of the host unless they say another: servers outside do not know the name that callers use.
+
+    Istio sets it unless something is said for the whole route.
+    """
+    headers = headers or istio.Headers()
+    request = headers.request or istio.HeaderOperations()
+    if any(name.lower() == "host" for name in request.add):
+        return headers
+    named = msgspec.structs.replace(request, add={**request.add, "host": host})
+    return msgspec.structs.replace(headers, request=named)
+
+
+def ambiguous(ports: Sequence[int]) -> str:
+    """What is wrong with an external service that has all these *ports* for requests."""
+    listed = ", ".join(map(str, ports))
+    return (
+        f"has several ports for requests, {listed}, and a staticDestination names none: leave one in that Destination"
+    )
 
 
 def with_fields(made: istio.HttpRoute, values: Mapping[Field, Value]) -> istio.HttpRoute:
@@ -173,14 +195,23 @@ class _Router:
         made: list[istio.WeightedRoute] = []
         uses: list[Use] = []
         for target in targets:
-            found = self._reach(setting.policy, target.service, target.port, port, Field.SHIFT, "traffic shift")
+            found = self._reach(
+                setting.policy,
+                target.service,
+                target.port,
+                port,
+                Field.SHIFT,
+                "traffic shift",
+                external=target.external,
+            )
             if found is None:
                 return None
             subset = subset_name(target.subset) if target.subset else ""
             if target.subset:
                 uses.append(Use(target.service, target.subset, *parents(TrafficPolicy.KIND, setting.policy)))
             destination = istio.RouteTarget(host=found[0], subset=subset, port=istio.PortSelector(number=found[1]))
-            made.append(istio.WeightedRoute(destination=destination, weight=target.weight))
+            headers = with_host(None, found[0]) if target.external else None
+            made.append(istio.WeightedRoute(destination=destination, weight=target.weight, headers=headers))
         self._uses.update(uses)
         return tuple(made)
 
@@ -194,11 +225,11 @@ class _Router:
         return target, istio.Percent(value=copies.percentage)
 
     def _reach(
-        self, policy: Ref, service: Ref, wanted: int, asked: int, field: Field, what: str
+        self, policy: Ref, service: Ref, wanted: int, asked: int, field: Field, what: str, *, external: bool = False
     ) -> tuple[str, int] | None:
         """Host name and port of *service*; None, and a refusal, if it cannot be reached. Source of texts: reference."""
         path = f"spec.policy.{field.value}"
-        found = self._lookup(service)
+        found = self._lookup(service, external)
         if isinstance(found, Unreachable):
             self._refuse(policy, f"{path}: invalid {what} destination {service.key}: {found.reason}", later=found.later)
             return None
@@ -217,6 +248,9 @@ class _Router:
         if asked in numbers:
             return found.host, asked
         listed = ", ".join(map(str, numbers))
+        if external:
+            self._refuse(policy, f"{path}: {what} destination {service.key} {ambiguous(numbers)}, or take {asked}")
+            return None
         self._refuse(
             policy,
             f"{path}: must provide port for {what} destination service {name} with multiple ports: one of {listed}, "

@@ -12,8 +12,9 @@ from isthmus.api.virtual_destination import VirtualDestination
 from isthmus.flow import Collection, Fetch, Graph, Index, first_part
 from isthmus.model.problem import Problem
 from isthmus.model.ref import Ref
-from isthmus.translate.facts import DEFAULT_CLUSTER_DOMAIN, MeshFacts, ServiceFacts, local_fqdn
+from isthmus.translate.facts import MeshFacts, ServiceFacts
 from isthmus.translate.federation.derivations import Federation
+from isthmus.translate.hostnames import ServiceNames
 from isthmus.translate.membership import Membership, VirtualMeshFacts
 from isthmus.translate.selection import Selection
 from isthmus.translate.selectors import Rule, rules_of
@@ -64,8 +65,7 @@ class VirtualDestinations:
         federation: Federation,
     ) -> None:
         self._membership = membership
-        self._services_by_identity = services_by_identity
-        self._domains = cluster_domains
+        self._service_names = ServiceNames(services_by_identity, cluster_domains, federation)
         self._federation = federation
         self.problems: Collection[Ref, tuple[Problem, ...]] = graph.map(
             "virtual destination problems", virtual_destinations, lambda _, each: problems_of(each.spec) or None
@@ -105,6 +105,15 @@ class VirtualDestinations:
         name = object_name(facts.ref)
         claims = fetch.group(self._by_object_name, name)
         return name if claims[0][0] == facts.hostname else facts.hostname
+
+    def holder(self, fetch: Fetch, hostname: str) -> Ref | None:
+        """The virtual destination that *hostname* belongs to."""
+        claims = fetch.group(self._by_hostname, hostname)
+        return min(claims, key=lambda claim: claim[1].seniority)[0] if claims else None
+
+    def has_object(self, fetch: Fetch, name: str) -> bool:
+        """Whether objects of a virtual destination are called *name*."""
+        return bool(fetch.group(self._by_object_name, name) or fetch.group(self._by_hostname, name))
 
     def known_on(self, fetch: Fetch, virtual: Ref, cluster: str) -> Reachable | Unreachable:
         """The host name of *virtual* as proxies of *cluster* know it."""
@@ -238,20 +247,12 @@ class VirtualDestinations:
         holder = min((other for _, other in claims), key=lambda other: other.seniority, default=facts)
         if holder.ref != ref:
             errors.append(f"spec.hostname: {facts.hostname} already belongs to VirtualDestination {holder.ref.key}")
-        if fetch.group(self._federation.by_hostname, facts.hostname):
-            errors.append(f"spec.hostname: {facts.hostname} is the name of a federated service: choose another")
-            return
-        name, _, rest = facts.hostname.partition(".")
-        namespace, _, rest = rest.partition(".")
-        for mesh in meshes:
-            service = Ref(mesh.cluster, namespace, name)
-            domain = fetch.get(self._domains, mesh.cluster) or DEFAULT_CLUSTER_DOMAIN
-            if facts.hostname == local_fqdn(service, domain) and fetch.group(self._services_by_identity, service):
-                errors.append(
-                    f"spec.hostname: {facts.hostname} is the name of a service on cluster {mesh.cluster}: choose "
-                    "another, and send calls of the service there with a TrafficPolicy's trafficShift"
-                )
-                return
+        owner = self._service_names.owner(fetch, facts.hostname, meshes)
+        if owner is not None:
+            errors.append(
+                f"spec.hostname: {facts.hostname} is the name of {owner}: choose another, and send calls of the "
+                "service there with a TrafficPolicy's trafficShift"
+            )
 
 
 def rules_behind(virtual: VirtualDestination) -> Iterable[Rule]:

@@ -1,0 +1,220 @@
+"""What translation reads of a Destination of an external service, and what is wrong with it by itself.
+
+Source: reference, Destination; what Istio refuses must never reach it:
+https://istio.io/latest/docs/reference/config/networking/service-entry/
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterator
+
+import msgspec
+
+from isthmus.api.discovery import Destination, ExternalService, ExternalServicePort
+from isthmus.istio import objects as istio
+from isthmus.model.problem import Problem
+from isthmus.model.ref import Ref
+from isthmus.translate.seniority import Seniority, seniority
+from isthmus.translate.virtual_destinations.facts import LARGEST_PORT, MAX_HOSTNAME, MAX_LABEL, PROTOCOLS
+
+PATH = "spec.externalService"
+GENERATED = ipaddress.ip_network("240.0.0.0/4")
+"""Where the addresses of host names are generated."""
+
+_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
+_REQUESTS = (("HTTP", "HTTP2", "GRPC"), ("TCP",))
+"""Protocols of ports to which requests may be sent as they are; the first group that a service has counts."""
+_BY_NAME = ("HTTP", "HTTP2", "GRPC", "HTTPS", "TLS")
+"""Protocols that tell host names at one address apart."""
+
+
+class Written(msgspec.Struct, frozen=True, gc=False):
+    """An external service as a user wrote it."""
+
+    ref: Ref
+    seniority: Seniority
+    generation: int
+    mesh: Ref | None
+    service: ExternalService
+
+
+class ExternalFacts(msgspec.Struct, frozen=True, gc=False):
+    """A host outside any mesh that has no fault of its own."""
+
+    ref: Ref
+    seniority: Seniority
+    mesh: Ref | None
+    """The mesh whose virtual mesh knows it; None: all virtual meshes do."""
+    name: str
+    hosts: tuple[str, ...]
+    addresses: tuple[str, ...]
+    ports: tuple[istio.Port, ...]
+    endpoints: tuple[istio.WorkloadEntry, ...]
+    resolution: str
+
+    @property
+    def host(self) -> str | None:
+        """The host name that routes go to; None if all have a wildcard."""
+        return next((host for host in self.hosts if not host.startswith("*")), None)
+
+    @property
+    def needs_address(self) -> bool:
+        """Whether an address is generated. Connections that go where their caller wants keep their own."""
+        return not self.addresses and self.resolution != "NONE"
+
+    def ports_of_requests(self) -> tuple[istio.Port, ...]:
+        """The ports to which requests may be sent, of those that say they speak HTTP if any does."""
+        for protocols in _REQUESTS:
+            found = tuple(port for port in self.ports if port.protocol in protocols)
+            if found:
+                return found
+        return ()
+
+
+def written(ref: Ref, destination: Destination) -> Written | None:
+    """The external service of *destination*, None if it is of another kind."""
+    service, mesh = destination.spec.external_service, destination.spec.mesh
+    if service is None:
+        return None
+    generation = destination.metadata.generation
+    return Written(ref, seniority(destination), generation, mesh.ref if mesh is not None else None, service)
+
+
+def external_facts(found: Written) -> ExternalFacts:
+    """Facts of *found*."""
+    service = found.service
+    hosts = tuple(dict.fromkeys(host.lower() for host in service.hosts))
+    endpoints = tuple(istio.WorkloadEntry(address=each.address, ports=dict(each.ports)) for each in service.endpoints)
+    return ExternalFacts(
+        ref=found.ref,
+        seniority=found.seniority,
+        mesh=found.mesh,
+        name=service.name or found.ref.name,
+        hosts=hosts,
+        addresses=service.addresses,
+        ports=tuple(
+            istio.Port(number=port.number, name=_name(port), protocol=port.protocol or "TCP") for port in service.ports
+        ),
+        endpoints=endpoints,
+        resolution=_resolution(service),
+    )
+
+
+def problems_of(found: Written) -> tuple[Problem, ...]:
+    """What is wrong with *found* whatever meshes there are."""
+    service = found.service
+    problems = [*_name_problems(service), *_host_problems(service), *_address_problems(service)]
+    return (*problems, *_port_problems(service), *_endpoint_problems(service))
+
+
+def _name(port: ExternalServicePort) -> str:
+    return port.name or f"{(port.protocol or 'TCP').lower()}-{port.number}"
+
+
+def _resolution(service: ExternalService) -> str:
+    """How endpoints are found. Source: reference; a wildcard has no address in DNS, so callers say where they go."""
+    if not service.endpoints:
+        return "NONE" if all(host.startswith("*") for host in service.hosts) else "DNS"
+    return "STATIC" if all(_is_ip(each.address) for each in service.endpoints) else "DNS"
+
+
+def _is_ip(address: str) -> bool:
+    try:
+        ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_dns_name(name: str) -> bool:
+    labels = name.split(".")
+    return len(name) <= MAX_HOSTNAME and all(len(each) <= MAX_LABEL and _LABEL.fullmatch(each) for each in labels)
+
+
+# --- problems ---------------------------------------------------------------------------------------------------------
+
+
+def _name_problems(service: ExternalService) -> Iterator[Problem]:
+    if service.name and not _is_dns_name(service.name):
+        message = f"{service.name!r} is no name of an object: lower-case letters, digits, - and ., such as legacy"
+        yield Problem(f"{PATH}.name", "InvalidName", message)
+
+
+def _host_problems(service: ExternalService) -> Iterator[Problem]:
+    if not service.hosts:
+        yield Problem(f"{PATH}.hosts", "MissingField", "a host name is required, such as legacy.corp.example")
+    wildcards = [host for host in service.hosts if host.startswith("*")]
+    for i, host in enumerate(service.hosts):
+        path, name = f"{PATH}.hosts[{i}]", host.lower().removeprefix("*.")
+        if _is_ip(host):
+            message = f"{host} is an address: give a host name, and the address in endpoints"
+            yield Problem(path, "InvalidName", message)
+        elif not _is_dns_name(name):
+            message = f"{host!r} is no DNS name such as legacy.corp.example or *.corp.example"
+            yield Problem(path, "InvalidName", message)
+        elif "." not in name and not host.startswith("*"):
+            message = f"Istio takes {host!r} for a service of whoever calls: give a name with a dot"
+            yield Problem(path, "InvalidName", message)
+        elif host in wildcards and len(wildcards) < len(service.hosts) and not service.endpoints:
+            message = f"DNS has no address of {host}: give endpoints, or write it in a Destination of its own"
+            yield Problem(path, "Contradiction", message)
+    mute = [port.protocol or "TCP" for port in service.ports if (port.protocol or "TCP") not in _BY_NAME]
+    if mute and len({host.lower() for host in service.hosts}) > 1:
+        message = f"a port that speaks {mute[0]} cannot tell several host names apart: write a Destination for each"
+        yield Problem(f"{PATH}.hosts", "Contradiction", message)
+
+
+def _address_problems(service: ExternalService) -> Iterator[Problem]:
+    for i, address in enumerate(service.addresses):
+        path = f"{PATH}.addresses[{i}]"
+        try:
+            found = ipaddress.ip_network(address, strict=False)
+        except ValueError:
+            yield Problem(path, "InvalidAddress", f"{address!r} is no IP address or range such as 10.0.0.0/24")
+            continue
+        if found.version == GENERATED.version and found.overlaps(GENERATED):
+            message = f"{address} is of {GENERATED}, from where addresses are generated: leave it out to get one"
+            yield Problem(path, "Reserved", message)
+        elif "/" in address and _resolution(service) == "DNS":
+            message = f"{address} is a range, which needs endpoints that are IP addresses"
+            yield Problem(path, "Contradiction", message)
+
+
+def _port_problems(service: ExternalService) -> Iterator[Problem]:
+    if not service.ports:
+        yield Problem(f"{PATH}.ports", "MissingField", "a port is required: its number, and the protocol")
+    numbers: set[int] = set()
+    names: set[str] = set()
+    for i, port in enumerate(service.ports):
+        path, name = f"{PATH}.ports[{i}]", _name(port)
+        if not 0 < port.number <= LARGEST_PORT:
+            yield Problem(f"{path}.number", "OutOfRange", f"{port.number} is no port from 1 to {LARGEST_PORT}")
+        elif port.number in numbers:
+            yield Problem(f"{path}.number", "Duplicate", f"port {port.number} is named twice")
+        numbers.add(port.number)
+        if port.protocol and port.protocol not in PROTOCOLS:
+            message = f"{port.protocol} is not one of {', '.join(PROTOCOLS)}"
+            yield Problem(f"{path}.protocol", "InvalidProtocol", message)
+        elif len(name) > MAX_LABEL or not _LABEL.fullmatch(name):
+            message = f"{name!r} is no name of a port: at most {MAX_LABEL} lower-case letters, digits and -"
+            yield Problem(f"{path}.name", "InvalidName", message)
+        elif name in names:
+            yield Problem(f"{path}.name", "Duplicate", f"{name} is the name of two ports")
+        names.add(name)
+
+
+def _endpoint_problems(service: ExternalService) -> Iterator[Problem]:
+    names = [_name(port) for port in service.ports]
+    for i, endpoint in enumerate(service.endpoints):
+        path = f"{PATH}.endpoints[{i}]"
+        if not (_is_ip(endpoint.address) or _is_dns_name(endpoint.address)):
+            message = f"{endpoint.address!r} is no IP address, and no host name in lower case"
+            yield Problem(f"{path}.address", "InvalidAddress", message)
+        for name, number in endpoint.ports.items():
+            if name not in names:
+                message = f"names no port of the service; its ports: {', '.join(names) or 'none'}"
+                yield Problem(f"{path}.ports[{name!r}]", "NotFound", message)
+            elif not 0 < number <= LARGEST_PORT:
+                yield Problem(f"{path}.ports[{name!r}]", "OutOfRange", f"{number} is no port from 1 to {LARGEST_PORT}")
