@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from isthmus.flow import Collection, Fetch, Index
 from isthmus.model.ref import Ref
-from isthmus.translate.facts import DEFAULT_CLUSTER_DOMAIN, MeshFacts, ServiceFacts, local_fqdn
+from isthmus.translate.facts import DEFAULT_CLUSTER_DOMAIN, MeshFacts, ServiceFacts
 from isthmus.translate.federation.derivations import Federation
 
 
@@ -28,10 +28,14 @@ class ServiceNames:
         if fetch.group(self._federation.by_hostname, hostname):
             return "a federated service"
         name, _, rest = hostname.partition(".")
-        namespace = rest.partition(".")[0]
+        namespace, _, rest = rest.partition(".")
         for cluster in dict.fromkeys(mesh.cluster for mesh in meshes):
-            service = Ref(cluster, namespace, name)
             domain = fetch.get(self._domains, cluster) or DEFAULT_CLUSTER_DOMAIN
-            if hostname == local_fqdn(service, domain) and fetch.group(self._services_by_identity, service):
+            # Proxies and resolvers know services by these, too.
+            if rest in ("", "svc", f"svc.{domain}") and fetch.group(
+                self._services_by_identity, Ref(cluster, namespace, name)
+            ):
                 return f"a service on cluster {cluster}"
+            if hostname.endswith((".svc", f".svc.{domain}")):
+                return f"what may be a service on cluster {cluster}, though in no mesh"
         return None

@@ -182,6 +182,33 @@ def test_a_name_that_ends_in_a_number_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
+    ("hostname", "text"),
+    [
+        ("reviews.default", "is the name of a service on cluster cluster1"),
+        ("reviews.default.svc", "is the name of a service on cluster cluster1"),
+        ("reviews.default.svc.cluster.local", "is the name of a service on cluster cluster1"),
+        ("kubernetes.default.svc.cluster.local", "is the name of what may be a service on cluster cluster1"),
+        ("b.gloo-mesh.backing.global", "is a name by which gateways know"),
+    ],
+)
+def test_names_that_proxies_know_something_else_by_are_refused(hostname: str, text: str) -> None:
+    engine = engine_of([*federated_pair(), virtual(hostname), virtual("b.global", name="b")])
+    engine.run()
+
+    (error,) = status(engine).errors
+    assert error.startswith(f"spec.hostname: {hostname} {text}")
+    assert not any(entry.metadata.name == "reviews-gloo-mesh" for entry in entries(engine, "cluster1", hostname))
+    assert status(engine, "b").state is ApprovalState.ACCEPTED
+
+
+def test_a_name_of_no_service_may_look_like_one() -> None:
+    engine = engine_of([*federated_pair(), virtual("reviews.other")])
+    engine.run()
+
+    assert status(engine).state is ApprovalState.ACCEPTED
+
+
+@pytest.mark.parametrize(
     ("directives", "text"),
     [
         ([("eu", "us*")], "failoverDirectives[0]: takes regions by name"),

@@ -25,7 +25,7 @@ from isthmus.translate.virtual_destinations.facts import (
     virtual_destination_facts,
     warnings_of,
 )
-from isthmus.translate.virtual_destinations.objects import Backing, alias_of, object_name
+from isthmus.translate.virtual_destinations.objects import Backing, alias_of, is_alias, object_name
 
 
 class Resolved(msgspec.Struct, frozen=True, gc=False):
@@ -154,6 +154,11 @@ class VirtualDestinations:
         backings = self._backings(fetch, ref, facts, group, errors, later, warnings) if group is not None else ()
         seen = {mesh.ref: mesh for mesh in (*meshes, *(backing.mesh for backing in backings))}
         self._claim(fetch, ref, facts, seen.values(), errors)
+        if group is not None and is_alias(facts.hostname, group.suffix):
+            errors.append(
+                f"spec.hostname: {facts.hostname} is a name by which gateways know what is behind virtual "
+                "destinations: choose another"
+            )
         if group is not None and not group.flat_network:
             for backing in backings:
                 others = any(mesh.cluster != backing.mesh.cluster for mesh in seen.values())

@@ -51,6 +51,11 @@ def alias_of(virtual: Ref, suffix: str) -> str:
     return f"{name}.{virtual.namespace}.backing.{suffix}"
 
 
+def is_alias(hostname: str, suffix: str) -> bool:
+    """Whether `alias_of` some virtual destination may be *hostname*."""
+    return hostname.endswith(f".backing.{suffix}")
+
+
 def pod_endpoints(
     facts: EndpointFacts, service: ServiceFacts, ports: Sequence[VirtualPort], region: str
 ) -> tuple[istio.WorkloadEntry, ...]:
