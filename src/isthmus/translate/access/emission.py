@@ -138,7 +138,7 @@ class Emission:
 
     def run(self) -> Emitted:
         """Bring everything up to date; all of it."""
-        self._graph.run()
+        self._graph.run(without=(self._federation.addresses, self._access.judged))
         policies: dict[OutputKey, Output] = {}
         for collection in self._access.outputs:
             policies.update(collection.items())

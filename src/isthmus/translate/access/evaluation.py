@@ -133,6 +133,11 @@ class Effect(msgspec.Struct, frozen=True, eq=False):
 class Effects(dict[tuple[Any, ...], Effect]):
     """Effects by what they were made of, so that equal policies have one; shared by what is to be compared."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.read: dict[tuple[object, ...], tuple[Sequence[object], Policies]] = {}
+        """The policies of places, and what they were read from."""
+
 
 class Policy(msgspec.Struct, frozen=True, eq=False):
     """An AuthorizationPolicy that is in force."""
@@ -186,11 +191,15 @@ class Policies:
 
     def of(self, workload: Workload) -> list[Policy]:
         """The policies that apply to *workload*: of its namespace and the root namespace those that select it."""
+        namespaces = dict.fromkeys((self._root, workload.namespace))
+        return [policy for namespace in namespaces for policy in self.within(namespace, workload)]
+
+    def within(self, namespace: str, workload: Workload) -> list[Policy]:
+        """Those of *namespace* alone, which is that of *workload* or the root namespace."""
         return [
             policy
-            for namespace in dict.fromkeys((self._root, workload.namespace))
-            for name, value in (("", ""), *workload.labels.items())
-            for policy in self._found.get((namespace, name, value), ())
+            for label in (("", ""), *workload.labels.items())
+            for policy in self._found.get((namespace, *label), ())
             if policy.selects(workload)
         ]
 

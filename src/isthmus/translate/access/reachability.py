@@ -426,21 +426,31 @@ class Reachability:
 
     def policies(self, callee: Callee, labels: Mapping[str, str]) -> list[Policy]:
         """The AuthorizationPolicies that apply to pods of *callee* with *labels*."""
-        place = (callee.mesh, callee.name.namespace)
-        if (found := self._policies.get(place)) is None:
-            mesh, domain = self._meshes[callee.mesh], self._domains[callee.mesh]
-            namespaces = dict.fromkeys((mesh.root_namespace, callee.name.namespace))
-            found = self._policies[place] = Policies(
-                (
-                    each.manifest() if isinstance(each, Output) else each
-                    for namespace in namespaces
-                    for each in self._unread.get((mesh.cluster, namespace), ())
-                ),
-                mesh.root_namespace,
-                (domain.own, *domain.aliases),
-                self._effects,
-            )
-        return found.of(evaluation.Workload(callee.name.namespace, labels))
+        workload = evaluation.Workload(callee.name.namespace, labels)
+        namespaces = dict.fromkeys((self._meshes[callee.mesh].root_namespace, callee.name.namespace))
+        return [
+            policy
+            for namespace in namespaces
+            for policy in self._policies_of(callee.mesh, namespace).within(namespace, workload)
+        ]
+
+    def _policies_of(self, ref: Ref, namespace: str) -> Policies:
+        """Those of one namespace, as a mesh reads them; the same object where the same ones were read before."""
+        if (found := self._policies.get((ref, namespace))) is not None:
+            return found
+        mesh, domain = self._meshes[ref], self._domains[ref]
+        domains = (domain.own, *domain.aliases)
+        sources = self._unread.get((mesh.cluster, namespace), ())
+        key = (mesh.cluster, namespace, mesh.root_namespace, domains)
+        before = self._effects.read.get(key)
+        if before is not None and _identical(before[0], sources):
+            found = before[1]
+        else:
+            manifests = (each.manifest() if isinstance(each, Output) else each for each in sources)
+            found = Policies(manifests, mesh.root_namespace, domains, self._effects)
+            self._effects.read[key] = sources, found
+        self._policies[ref, namespace] = found
+        return found
 
     def _judge(self, kind: Kind, request: Request) -> Judged:
         known = self.known(kind)
@@ -488,10 +498,23 @@ class Reachability:
         namespaces = {name.namespace, self._meshes[mesh.ref].root_namespace}
         return all(same_policies(name.cluster, namespace) for namespace in namespaces)
 
+    def as_before(self, callee: Callee, before: Reachability) -> Callee | None:
+        """*callee*, a service in *before*, as it is here if its pods and ports are plainly the same."""
+        ours, theirs = self._fleet, before._fleet
+        ref = self._services.get(callee.name)
+        if ref is None or ref != before._services.get(callee.name) or ours.roster is not theirs.roster:
+            return None
+        if ours.destinations[ref] is not theirs.destinations[ref]:
+            return None
+        known, trouble = ours.emitted.known_to.get(ref, frozenset()), ours.emitted.trouble.get(ref, ())
+        if (known, trouble) == (callee.known_to, callee.trouble):
+            return callee
+        return msgspec.structs.replace(callee, known_to=known, trouble=trouble)
+
     def same_policies(self, other: Reachability, cluster: str, namespace: str) -> bool:
         """Whether the two read the very same AuthorizationPolicies there."""
         ours, theirs = (each._unread.get((cluster, namespace), []) for each in (self, other))
-        return len(ours) == len(theirs) and all(one is another for one, another in zip(ours, theirs, strict=True))
+        return _identical(ours, theirs)
 
     def passing(self, effects: Iterable[Effect], request: Request) -> Masks:
         """Whose *request* passes pods to which *effects* apply."""
@@ -586,6 +609,11 @@ def _ports(ports: tuple[Port, ...], request: Request) -> tuple[Port, ...]:
     return tuple(port for port in ports if request.port in (0, port.number))
 
 
+def _identical(some: Sequence[object], others: Sequence[object]) -> bool:
+    """Whether both have the very same objects in one order."""
+    return len(some) == len(others) and all(one is other for one, other in zip(some, others, strict=True))
+
+
 def _targets(port: ServicePort, destination: Destination) -> tuple[int, ...]:
     """The pods' ports behind a Service's; one called by name may differ from pod to pod."""
     if port.target_port_number is not None:
@@ -650,7 +678,9 @@ def difference(
     nobody = Judged(0, 0, 0)
     same_policies = cache(partial(before.same_policies, after))
     for name in sorted({name for name in callees if not before.same_for(after, name, same_policies)}):
-        old, new = _found(before, name), _found(after, name)
+        old = _found(before, name)
+        new = after.as_before(old, before) if old is not None else None
+        new = new or _found(after, name)
         was, is_ = before.kind(old) if old else None, after.kind(new) if new else None
         if was is not None and was == is_ and before.known(was) == after.known(was):
             continue
