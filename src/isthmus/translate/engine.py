@@ -181,6 +181,15 @@ class Engine:
             external_services=self._external_services,
             endpoints=endpoints,
         )
+        self._traffic = Traffic(
+            graph,
+            policies=self._traffic_policies,
+            services=self._services,
+            services_by_identity=by_identity,
+            federation=self._federation,
+            reach=reach,
+            default_tls=graph.expand("default TLS", self._sources[Settings.KIND], self._default_tls),
+        )
         gateways = Gateways(
             graph,
             virtual_gateways=self._sources[VirtualGateway.KIND],
@@ -190,17 +199,9 @@ class Engine:
             services=self._services,
             services_by_identity=by_identity,
             reach=reach,
+            shifted=self._traffic.shifted,
         )
-        self._traffic = Traffic(
-            graph,
-            policies=self._traffic_policies,
-            services=self._services,
-            services_by_identity=by_identity,
-            federation=self._federation,
-            reach=reach,
-            gateway_uses=gateways.uses,
-            default_tls=graph.expand("default TLS", self._sources[Settings.KIND], self._default_tls),
-        )
+        self._traffic.write(graph, gateways.uses)
         virtual_destination_outputs = VirtualDestinationOutputs(
             graph,
             virtual_destinations=self._virtual_destinations,

@@ -6,6 +6,7 @@ import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -562,6 +563,90 @@ def test_what_istio_would_refuse_of_a_share_is_said() -> None:
     path = "spec.routes[0].routeAction.destinations[0]"
     assert str(problem).startswith(f"{path}.options.headerManipulation.appendRequestHeaders['x y']: 'x y' is no name")
     assert str(other).startswith(f"{path}.kubeService.subset: 'a b' is no key of a label")
+
+
+def routed_at_gateway(shift: tuple[WeightedDestination, ...], **selected: Any) -> list[tuple[str, str, int]]:
+    """Host, subset and weight of where a route goes with 40 for ratings and 60 for reviews of which *shift* is said."""
+    reviews = ClusterObjectRef("reviews", "default", "cluster2")
+    policy = TrafficPolicy(
+        metadata=meta("shift"),
+        spec=TrafficPolicySpec(
+            destination_selector=(DestinationSelector(kube_service_refs=KubeServiceRefs((reviews,))),),
+            policy=Policy(traffic_shift=TrafficShift(shift)),
+            **selected,
+        ),
+    )
+    destinations = (
+        WeightedDestination(weight=40, kube_service=KubeDestination("ratings", "default", "cluster1")),
+        WeightedDestination(weight=60, kube_service=KubeDestination("reviews", "default", "cluster2")),
+    )
+    host = VirtualHost(
+        metadata=meta("host"),
+        spec=VirtualHostSpec(
+            domains=("a.example",), routes=(Route(route_action=RouteAction(destinations=destinations)),)
+        ),
+    )
+    gateway = VirtualGateway(
+        metadata=meta("gateway"),
+        spec=VirtualGatewaySpec(
+            ingress_gateway_selectors=(
+                IngressGatewaySelector(
+                    destination_selectors=(
+                        DestinationSelector(
+                            kube_service_matcher=KubeServiceMatcher(
+                                labels={"istio": "ingressgateway"}, clusters=("cluster1",)
+                            )
+                        ),
+                    ),
+                    port_name="http2",
+                ),
+            ),
+            connection_handlers=(
+                ConnectionHandler(
+                    http=HttpHandler(route_config=(RouteConfig(virtual_host_selector=ObjectSelector()),))
+                ),
+            ),
+        ),
+    )
+    engine = Engine()
+    for resource in (*three_clusters(), entrance("cluster1"), gateway, host, policy):
+        engine.set(resource)
+    engine.run()
+    (made,) = [
+        output.object
+        for key, output in engine.outputs().items()
+        if isinstance(output.object, VirtualService) and output.object.spec.gateways
+    ]
+    return [
+        (each.destination.host, each.destination.subset, each.weight)
+        for route in made.spec.http
+        for each in route.route
+    ]
+
+
+def half(version: str) -> WeightedDestination:
+    """Half of the requests, for *version* of the reviews of cluster2."""
+    return WeightedDestination(
+        weight=50, kube_service=KubeDestination("reviews", "default", "cluster2", subset={"version": version})
+    )
+
+
+def test_a_shift_splits_what_routes_send_to_its_service() -> None:
+    """Source: reference, VirtualGateway: 40/60 with 60 split 50/50 is 40/30/30."""
+    assert routed_at_gateway((half("v1"), half("v2"))) == [
+        ("ratings.default.svc.cluster.local", "", 40),
+        ("reviews.default.svc.cluster2.global", "version-v1", 30),
+        ("reviews.default.svc.cluster2.global", "version-v2", 30),
+    ]
+
+
+def test_a_shift_of_some_requests_splits_nothing_at_gateways() -> None:
+    some = (HttpMatcher(uri=StringMatch(prefix="/v1")),)
+
+    assert routed_at_gateway((half("v1"), half("v2")), http_request_matchers=some) == [
+        ("ratings.default.svc.cluster.local", "", 40),
+        ("reviews.default.svc.cluster2.global", "", 60),
+    ]
 
 
 def test_a_method_that_one_of_two_matchers_has_is_enough() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -12,6 +12,7 @@ from isthmus.api.traffic_policy import TrafficPolicy
 from isthmus.api.virtual_gateway import VirtualGateway
 from isthmus.api.virtual_host import VirtualHost
 from isthmus.flow import Collection, Fetch, Graph, Index, first_part
+from isthmus.istio.objects import WeightedRoute
 from isthmus.model.problem import Problem
 from isthmus.model.ref import Ref
 from isthmus.translate.facts import ServiceFacts
@@ -103,6 +104,15 @@ class Chained(msgspec.Struct, frozen=True, gc=False):
     filters: tuple[RouteFilter, ...]
 
 
+Shifted = Callable[[Fetch, str, Ref, int], tuple[WeightedRoute, ...]]
+"""Where requests from a cluster to a port of a service go instead; empty if to itself."""
+
+
+def unshifted(_: Fetch, __: str, ___: Ref, ____: int) -> tuple[WeightedRoute, ...]:
+    """No request goes elsewhere."""
+    return ()
+
+
 class Gateways:
     """The collections of gateways that listen, for which hosts, and what they do with requests."""
 
@@ -117,9 +127,12 @@ class Gateways:
         services: Collection[Ref, ServiceFacts],
         services_by_identity: Index[Ref, Ref, ServiceFacts],
         reach: Reach,
+        shifted: Shifted = unshifted,
     ) -> None:
+        """*shifted* says where requests to services go instead."""
         self._services_by_identity = services_by_identity
         self._reached = reach
+        self._shifted = shifted
 
         self.listener_problems: Collection[Ref, tuple[Problem, ...]] = graph.map(
             "virtual gateway problems", virtual_gateways, lambda _, each: tuple(listener_problems(each.spec)) or None
@@ -340,7 +353,11 @@ class Gateways:
                 return self._reached.external_on(fetch, cluster, service, requests=requests)
             return self._reached.known_on(fetch, cluster, service)
 
-        return Lookup(reach, lambda use: self._reached.has_pods(fetch, use.service, use.labels))
+        return Lookup(
+            reach,
+            has_pods=lambda use: self._reached.has_pods(fetch, use.service, use.labels),
+            shifted=lambda service, port: self._shifted(fetch, cluster, service, port),
+        )
 
     def _route(self, fetch: Fetch, key: ServedKey, served: Served) -> HostRouting | None:
         listener = served.listener

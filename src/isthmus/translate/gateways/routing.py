@@ -37,6 +37,8 @@ class Lookup(msgspec.Struct, frozen=True):
     reach: Callable[[Ref, bool], Reachable | Unreachable]
     """A service, or with True a Destination outside any mesh, as the cluster's proxies know it."""
     has_pods: Callable[[Use], bool]
+    shifted: Callable[[Ref, int], tuple[istio.WeightedRoute, ...]]
+    """Where requests to a port of a service go instead, as traffic policies shift all of them; empty if to itself."""
 
 
 class Around(msgspec.Struct, frozen=True):
@@ -142,13 +144,28 @@ class _Router:
             if target is not None:
                 names_host = share.external and self._requests
                 headers = with_host(share.headers, target.host) if names_host else share.headers
-                found.append((istio.WeightedRoute(destination=target, headers=headers), share.weight))
+                made = istio.WeightedRoute(destination=target, headers=headers)
+                found += [(each, share.weight * parts) for each, parts in self._split(made, share)]
         if len(found) < 2:
             return tuple(route for route, weight in found if weight)
         weights = proportions([weight for _, weight in found])
         if not any(weights):
             return ()
         return tuple(msgspec.structs.replace(route, weight=w) for (route, _), w in zip(found, weights, strict=True))
+
+    def _split(self, made: istio.WeightedRoute, share: Share) -> Iterator[tuple[istio.WeightedRoute, int]]:
+        """Where what is meant for *share*'s service goes, and how many parts of 100: a shift of all requests counts."""
+        port = made.destination.port
+        plain = self._requests and share.service.cluster and not share.subset and port is not None
+        shifted = self._lookup.shifted(share.service, port.number) if plain and port is not None else ()
+        if not shifted:
+            yield made, 100
+        for each in shifted:
+            headers = with_host(share.headers, each.destination.host) if each.headers else share.headers
+            yield (
+                istio.WeightedRoute(destination=each.destination, headers=headers),
+                each.weight if len(shifted) > 1 else 100,
+            )
 
     def _target(self, share: Share, owner: StatusKey, path: str) -> istio.RouteTarget | None:
         target = self._reach(share.service, share.port, owner, path, "destination", external=share.external)

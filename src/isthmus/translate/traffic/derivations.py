@@ -82,12 +82,13 @@ class Traffic:
         services_by_identity: Index[Ref, Ref, ServiceFacts],
         federation: Federation,
         reach: Reach,
-        gateway_uses: Collection[tuple[Any, str, Use], Use],
         default_tls: Collection[str, istio.ClientTls],
     ) -> None:
         """*default_tls* holds at DEFAULT the TLS of rules for which no policy says any, or nothing."""
         self._default_tls = default_tls
         self._federation = federation
+        self._services = services
+        self._services_by_identity = services_by_identity
         self._reached = reach
         self.problems: Collection[Ref, tuple[Problem, ...]] = graph.map(
             "traffic policy problems", policies, lambda _, policy: problems_of(policy.spec) or None
@@ -104,6 +105,14 @@ class Traffic:
         self.uses_by_service: Index[Ref, tuple[Ref, str, Use], Use] = graph.index(
             "subsets in routes by service", uses, lambda _, use: (use.service,)
         )
+        self.judged: Collection[Ref, Judged] = graph.derive("judged destinations", self.routed, self._judge)
+        verdicts = graph.expand("verdicts on traffic policies", self.judged, by_policy)
+        self.verdicts: Index[Ref, tuple[Ref, Ref], ApprovalStatus] = graph.index(
+            "verdicts by traffic policy", verdicts, first_part
+        )
+
+    def write(self, graph: Graph, gateway_uses: Collection[tuple[Any, str, Use], Use]) -> None:
+        """Make the `outputs`; routes of gateways, which follow shifts, name the subsets *gateway_uses*."""
         self._gateway_uses: Index[tuple[str, Ref], tuple[Any, str, Use], Use] = graph.index(
             "subsets in routes of gateways by cluster and service",
             gateway_uses,
@@ -112,15 +121,25 @@ class Traffic:
         self._gateway_uses_by_service: Index[Ref, tuple[Any, str, Use], Use] = graph.index(
             "subsets in routes of gateways by service", gateway_uses, lambda _, use: (use.service,)
         )
-        self.judged: Collection[Ref, Judged] = graph.derive("judged destinations", self.routed, self._judge)
-        verdicts = graph.expand("verdicts on traffic policies", self.judged, by_policy)
-        self.verdicts: Index[Ref, tuple[Ref, Ref], ApprovalStatus] = graph.index(
-            "verdicts by traffic policy", verdicts, first_part
-        )
         self.outputs: tuple[Collection[OutputKey, Output], ...] = (
             graph.expand("virtual services", self.routed, _virtual_services),
-            graph.expand("local rules", services, self._local_rule),
+            graph.expand("local rules", self._services, self._local_rule),
         )
+
+    def shifted(self, fetch: Fetch, cluster: str, service: Ref, port: int) -> tuple[istio.WeightedRoute, ...]:
+        """Where requests to *port* of *service* that come from *cluster* go, whatever they are; empty if to itself."""
+        for destination, _ in fetch.group(self._services_by_identity, service):
+            routed = fetch.get(self.routed, destination)
+            client = routed.on(cluster) if routed else None
+            if client is None:
+                continue
+            for made in client.routing.http:
+                if made.match not in ((), (istio.HttpMatch(port=port),)):
+                    continue
+                targets = [each.destination for each in made.route]
+                if any(target.subset or target.host != client.place.host for target in targets):
+                    return made.route
+        return ()
 
     def said(self, fetch: Fetch, destination: Ref, cluster: str) -> dict[Field, Setting]:
         """What is said to *cluster* about *destination* as a whole."""
