@@ -39,7 +39,14 @@ from isthmus.api.common import (
     WeightedDestination,
     WorkloadSelector,
 )
-from isthmus.api.discovery import ServicePort
+from isthmus.api.discovery import (
+    Destination,
+    DestinationSpec,
+    ExternalEndpoint,
+    ExternalService,
+    ExternalServicePort,
+    ServicePort,
+)
 from isthmus.api.issued_certificate import IssuedCertificateState, IssuedCertificateStatus, OutdatedPods
 from isthmus.api.kubernetes_cluster import KubernetesCluster, KubernetesClusterSpec
 from isthmus.api.service_dependency import ServiceDependency, ServiceDependencySpec
@@ -241,6 +248,7 @@ places = st.sampled_from(
             for name in ("one", "two")
             for subset in ({}, {"version": "v2"})
         ),
+        *(ObjectRef(name=name, namespace="gloo-mesh") for name in ("one", "one", "two", "three", "")),
     )
 )
 shares = st.sampled_from(((100,), (0,), (75, 25), (75, 15, 10), (0, 100), (50, 50), (75, 20)))
@@ -248,12 +256,14 @@ shares = st.sampled_from(((100,), (0,), (75, 25), (75, 15, 10), (0, 100), (50, 5
 
 @st.composite
 def shifts(draw: st.DrawFn) -> TrafficShift:
-    """Traffic shifts to services of any cluster and to virtual destinations."""
+    """Traffic shifts to services of any cluster, to virtual destinations, and to hosts outside any mesh."""
     found = []
     for weight in draw(shares):
         place = draw(places)
         if isinstance(place, KubeDestination):
             found.append(WeightedDestination(weight=weight, kube_service=place))
+        elif isinstance(place, ObjectRef):
+            found.append(WeightedDestination(weight=weight, static_destination=place))
         else:
             found.append(WeightedDestination(weight=weight, virtual_destination=place))
     return TrafficShift(destinations=tuple(found))
@@ -367,6 +377,42 @@ virtual_destinations = st.builds(
         )
     ),
 )
+external_services = st.builds(
+    lambda name, age, called, hosts, where, placed: Destination(
+        metadata=meta(name, creation_timestamp=age),
+        spec=DestinationSpec(external_service=ExternalService(name=called, hosts=hosts, **where), mesh=placed),
+    ),
+    st.sampled_from(("one", "one", "two", "three", "reviews-default-cluster1")),
+    st.sampled_from(AGES),
+    st.sampled_from(
+        ("", "", "legacy", "one-gloo-mesh", "reviews.default.svc.cluster2.global", "two.gloo-mesh.external")
+    ),
+    st.sampled_from(
+        (
+            ("legacy.corp.example",),
+            ("legacy.corp.example",),
+            ("Old.corp.example", "legacy.corp.example"),
+            ("*.corp.example",),
+            ("reviews.global",),
+            ("reviews.default.svc.cluster2.global",),
+            ("reviews.default.svc.cluster.local", "x"),
+        )
+    ),
+    st.sampled_from(
+        (
+            {"ports": (ExternalServicePort(80, "http", "HTTP"),)},
+            {"ports": (ExternalServicePort(9080, "", "HTTP2"), ExternalServicePort(9090, "b", "HTTP"))},
+            {"ports": (ExternalServicePort(443, "", "TLS"),), "addresses": ("10.0.0.7",)},
+            {
+                "ports": (ExternalServicePort(80, "http", "HTTP"),),
+                "endpoints": (ExternalEndpoint("192.0.2.7", {"http": 8080}),),
+            },
+            {"ports": (ExternalServicePort(0),)},
+            {},
+        )
+    ),
+    st.none() | clusters.map(mesh_ref),
+)
 access_policies = st.builds(
     lambda name, age, called, selected, fields: AccessPolicy(
         metadata=meta(name, creation_timestamp=age),
@@ -398,6 +444,10 @@ odd_policies: st.SearchStrategy[Resource] = st.one_of(
     st.builds(lambda spec: TrafficPolicy(metadata=meta("odd"), spec=spec), messages(TrafficPolicySpec)),
     st.builds(lambda spec: VirtualDestination(metadata=meta("odd"), spec=spec), messages(VirtualDestinationSpec)),
     st.builds(lambda spec: AccessPolicy(metadata=meta("odd"), spec=spec), messages(AccessPolicySpec)),
+    st.builds(
+        lambda service: Destination(metadata=meta("odd"), spec=DestinationSpec(external_service=service)),
+        messages(ExternalService),
+    ),
 )
 """Whatever the API server lets through."""
 policies: st.SearchStrategy[Resource] = st.one_of(
@@ -406,6 +456,8 @@ policies: st.SearchStrategy[Resource] = st.one_of(
     traffic_policies,
     virtual_destinations,
     virtual_destinations,
+    external_services,
+    external_services,
     access_policies,
     service_dependencies,
     odd_policies,

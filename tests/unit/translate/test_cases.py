@@ -18,6 +18,7 @@ from isthmus.translate import Engine, RootFacts
 from tests.golden import CASES, Golden
 
 DEPENDENCIES = sorted((CASES / "dependencies").iterdir())
+EXTERNAL_SERVICES = sorted((CASES / "external-services").iterdir())
 FEDERATION = sorted((CASES / "federation").iterdir())
 GATEWAYS = sorted((CASES / "gateways").iterdir())
 ACCESS = sorted((CASES / "access").iterdir())
@@ -74,6 +75,11 @@ def test_dependencies(case: Path, golden: Golden) -> None:
     golden.check(case / "out.yaml", result(load(case / "in.yaml")))
 
 
+@pytest.mark.parametrize("case", EXTERNAL_SERVICES, ids=lambda case: case.name)
+def test_external_services(case: Path, golden: Golden) -> None:
+    golden.check(case / "out.yaml", result(load(case / "in.yaml")))
+
+
 @pytest.mark.parametrize("case", FILTERS, ids=lambda case: case.name)
 def test_filters(case: Path, golden: Golden) -> None:
     golden.check(case / "out.yaml", result(load(case / "in.yaml")))
@@ -109,7 +115,9 @@ def test_agents_read_what_trust_writes(case: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "case", FEDERATION + ACCESS + TRAFFIC + VIRTUAL_DESTINATIONS + GATEWAYS, ids=lambda case: case.name
+    "case",
+    FEDERATION + ACCESS + TRAFFIC + VIRTUAL_DESTINATIONS + GATEWAYS + EXTERNAL_SERVICES,
+    ids=lambda case: case.name,
 )
 def test_outputs_fit_istios_published_types(case: Path) -> None:
     """Every output validates against the models generated from Istio's own CRDs, unknown fields refused."""

@@ -186,6 +186,7 @@ class Fleet:
             and found.spec.mesh
             and (Mesh.KIND, found.spec.mesh.ref) not in followed.state
         }
+        self._owners: dict[tuple[str, str], set[StatusKey]] = {}
         self._subsets: dict[tuple[str, str], set[str]] = {}
         self._routes_named: set[tuple[str, str]] = set()
         self._filters: set[tuple[str, str]] = set()
@@ -194,6 +195,7 @@ class Fleet:
                 case ServiceEntry() as entry if not entry.spec.export_to:
                     for host in entry.spec.hosts:
                         self._ports.setdefault((key.cluster, host), set()).update(p.number for p in entry.spec.ports)
+                        self._owners.setdefault((key.cluster, host), set()).update(output.parents)
                 case DestinationRule() as rule if not rule.spec.export_to:
                     names = {subset.name for subset in rule.spec.subsets}
                     self._subsets.setdefault((key.cluster, rule.spec.host), set()).update(names)
@@ -211,6 +213,9 @@ class Fleet:
         for key, output in self.outputs.items():
             for fault in (*self._cause(output), *self._contents(key.cluster, output)):
                 yield f"{key}: {fault}"
+        for (cluster, host), owners in self._owners.items():
+            if len(owners) > 1:
+                yield f"{cluster}: {host} is the name of {owners}"
 
     def _cause(self, output: Output) -> Iterator[str]:
         if not output.parents:

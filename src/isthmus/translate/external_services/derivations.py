@@ -100,10 +100,9 @@ class ExternalServices:
             return Unreachable("the Destination is INVALID, see its status")
         facts = resolved.placed.facts
         if all(mesh.cluster != cluster for mesh in resolved.placed.meshes):
-            whose = f"that of its spec.mesh, {facts.mesh.key}" if facts.mesh is not None else "any"
+            which = f"the VirtualMesh of its spec.mesh, {facts.mesh.key}" if facts.mesh is not None else "a VirtualMesh"
             return Unreachable(
-                f"it is not known on cluster {cluster}, from where it would be called: no mesh there is in a "
-                f"VirtualMesh, which has to be {whose}"
+                f"it is not known on cluster {cluster}, from where it would be called: no mesh there is in {which}"
             )
         if facts.host is None:
             return Unreachable("it has no host name without *, so that nothing tells where requests go")
