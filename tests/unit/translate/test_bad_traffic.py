@@ -128,6 +128,15 @@ def routes(engine: Engine) -> VirtualService | None:
             "spec.policy.corsPolicy.allowOrigins[0].regex: '\\\\pL{100}' needs",
         ),
         (
+            {"headerManipulation": {"appendRequestHeaders": {"x": "a" * 16385}}},
+            "spec.policy.headerManipulation.appendRequestHeaders['x']: has more than 16384 bytes",
+        ),
+        (
+            {"headerManipulation": {"appendResponseHeaders": {f"x{i}": "a" for i in range(1001)}}},
+            "spec.policy.headerManipulation.appendResponseHeaders: has more than 1000 headers",
+        ),
+        ({"requestTimeout": "2562047h47m16s"}, "spec.policy.requestTimeout: 9223372036s is more than 9223372035s"),
+        (
             {"faultInjection": {"abort": {"httpStatus": 503}, "percentage": 0.00001}},
             "spec.policy.faultInjection.percentage: 1e-05 is less than 0.0001",
         ),
@@ -199,6 +208,13 @@ def test_what_envoy_fills_in_is_let_through() -> None:
     engine = fleet(policy("good", headerManipulation={"appendRequestHeaders": said}))
 
     assert status(engine, "good").state is ApprovalState.ACCEPTED
+
+
+def test_a_parameter_that_envoy_refuses_is_said() -> None:
+    engine = fleet(policy("bad", matchers=[{"queryParameters": [{"name": "q" * 1025}]}], requestTimeout="2s"))
+
+    (error,) = status(engine, "bad").errors
+    assert error.startswith("spec.httpRequestMatchers[0].queryParameters[0].name: has more than 1024 bytes")
 
 
 def test_a_matcher_that_re2_refuses_is_said() -> None:

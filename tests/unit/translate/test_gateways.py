@@ -565,6 +565,37 @@ def test_what_istio_would_refuse_of_a_share_is_said() -> None:
     assert str(other).startswith(f"{path}.kubeService.subset: 'a b' is no key of a label")
 
 
+def half(version: str) -> WeightedDestination:
+    """Half of the requests, for *version* of the reviews of cluster2."""
+    return WeightedDestination(
+        weight=50, kube_service=KubeDestination("reviews", "default", "cluster2", subset={"version": version})
+    )
+
+
+@pytest.mark.parametrize(
+    ("route", "text"),
+    [
+        (Route(route_action=RouteAction((half("v1"),), "reviews")), "routeAction.pathRewrite: 'reviews' is no path"),
+        (
+            Route(redirect_action=RedirectAction(host_redirect="a\nb")),
+            "redirectAction.hostRedirect: 'a\\nb' is no host",
+        ),
+        (
+            Route(redirect_action=RedirectAction(path_redirect="/a b")),
+            "redirectAction.pathRedirect: '/a b' is no path",
+        ),
+        (
+            Route(redirect_action=RedirectAction(prefix_rewrite="/\r")),
+            "redirectAction.prefixRewrite: '/\\r' is no path",
+        ),
+    ],
+)
+def test_paths_and_hosts_that_http_does_not_know_are_said(route: Route, text: str) -> None:
+    assert [
+        str(problem).startswith(f"spec.routes[0].{text}") for problem in route_problems(route, "spec.routes[0]")
+    ] == [True]
+
+
 def routed_at_gateway(shift: tuple[WeightedDestination, ...], **selected: Any) -> list[tuple[str, str, int]]:
     """Host, subset and weight of where a route goes with 40 for ratings and 60 for reviews of which *shift* is said."""
     reviews = ClusterObjectRef("reviews", "default", "cluster2")
@@ -622,13 +653,6 @@ def routed_at_gateway(shift: tuple[WeightedDestination, ...], **selected: Any) -
         for route in made.spec.http
         for each in route.route
     ]
-
-
-def half(version: str) -> WeightedDestination:
-    """Half of the requests, for *version* of the reviews of cluster2."""
-    return WeightedDestination(
-        weight=50, kube_service=KubeDestination("reviews", "default", "cluster2", subset={"version": version})
-    )
 
 
 def test_a_shift_splits_what_routes_send_to_its_service() -> None:

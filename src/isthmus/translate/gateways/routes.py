@@ -6,6 +6,7 @@ https://istio.io/latest/docs/reference/config/networking/virtual-service/
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import msgspec
@@ -38,6 +39,8 @@ NOT_OF_ROUTES = (Field.SHIFT, Field.OUTLIERS, Field.TLS)
 
 LARGEST_WEIGHT = 1_000_000  # parts of 100 of up to 20 such weights still fit Istio's 32 bits
 LARGEST_BODY = 1_000_000  # bytes; Istio refuses more
+_HOST = re.compile(r"[A-Za-z0-9\-._:\[\]]+")
+_PATH = re.compile(r"/[^\s\x00-\x1f\x7f]*")
 _CODES = {
     RedirectCode.MOVED_PERMANENTLY: 301,
     RedirectCode.FOUND: 302,
@@ -209,6 +212,7 @@ def _forward_problems(action: RouteAction, matchers: tuple[HttpMatcher, ...], pa
         if each.options is not None and each.options.header_manipulation is not None:
             yield from header_problems(each.options.header_manipulation, f"{at}.options.headerManipulation")
     yield from subset_problems(action.destinations, path)
+    yield from _path_problems(action.path_rewrite, f"{path}.pathRewrite")
     if action.path_rewrite:
         for i, matcher in enumerate(matchers):
             if matcher.uri is not None and (matcher.uri.regex is not None or matcher.uri.suffix is not None):
@@ -221,9 +225,20 @@ def _redirect_problems(action: RedirectAction, matchers: tuple[HttpMatcher, ...]
     if not (action.host_redirect or action.path_redirect or action.prefix_rewrite or action.https_redirect):
         message = "says nowhere: set hostRedirect, pathRedirect, prefixRewrite or httpsRedirect"
         yield Problem(path, "MissingField", message)
+    if action.host_redirect and not _HOST.fullmatch(action.host_redirect):
+        yield Problem(
+            f"{path}.hostRedirect", "InvalidName", f"{action.host_redirect!r} is no host, such as example.com"
+        )
+    yield from _path_problems(action.path_redirect or "", f"{path}.pathRedirect")
+    yield from _path_problems(action.prefix_rewrite or "", f"{path}.prefixRewrite")
     if action.prefix_rewrite and not all(_is_prefix(matcher) for matcher in matchers):
         message = "replaces a prefix, and not all matchers of the route are prefixes"
         yield Problem(f"{path}.prefixRewrite", "Unsupported", message)
+
+
+def _path_problems(text: str, path: str) -> Iterator[Problem]:
+    if text and not _PATH.fullmatch(text):
+        yield Problem(path, "InvalidPath", f"{text!r} is no path: it begins with /, and has no spaces")
 
 
 def _delegate_problems(action: DelegateAction, matchers: tuple[HttpMatcher, ...], path: str) -> Iterator[Problem]:

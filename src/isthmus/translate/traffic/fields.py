@@ -40,6 +40,10 @@ from isthmus.translate.traffic.variables import is_value
 POLICY = "spec.policy"
 LONGEST_REGEX = 1024  # characters; Istio refuses more
 LARGEST_REGEX = 32768  # instructions; Envoy refuses routes with more, as Istio sets it up (re2.max_program_size)
+LONGEST_TIME = 9_223_372_035  # seconds; Envoy counts nanoseconds in 64 bits, and refuses all routes with more
+LONGEST_HEADER = 16_384  # bytes of a name or value that is added; Envoy refuses all routes with more
+MOST_HEADERS = 1000  # added to requests or responses of one route; as above
+LONGEST_PARAMETER = 1024  # bytes of a query parameter's name; as above
 SMALLEST_SHARE = 0.0001  # per cent; Istio refuses less, except 0
 RETRIED = "gateway-error,connect-failure,refused-stream,unavailable,cancelled"
 """What is tried again. By default Istio leaves out what a user who asks for retries means: an attempt that takes too
@@ -317,6 +321,9 @@ def _test_problems(tests: tuple[HeaderMatcher | QueryParameterMatcher, ...], pat
         elif of_header and name not in PSEUDO_HEADERS and not _TOKEN.fullmatch(name):
             message = f"{test.name!r} is no name that HTTP allows for a header"
             yield Problem(f"{path}[{i}].name", "InvalidName", message)
+        elif not of_header and len(name.encode()) > LONGEST_PARAMETER:
+            message = f"has more than {LONGEST_PARAMETER} bytes, which Envoy refuses"
+            yield Problem(f"{path}[{i}].name", "TooLong", message)
         elif identity in names:
             message = f"{test.name} is tested twice: Istio holds one test of a name"
             yield Problem(f"{path}[{i}].name", "Duplicate", message)
@@ -367,6 +374,8 @@ def _duration_problems(duration: str, path: str) -> Iterator[Problem]:
         return
     if length.total_seconds() < 0.001 or length.microseconds % 1000:
         yield Problem(path, "InvalidDuration", f"{duration} is not a whole number of milliseconds, of at least 1ms")
+    elif length.total_seconds() > LONGEST_TIME:
+        yield Problem(path, "InvalidDuration", f"{duration} is more than {LONGEST_TIME}s, the most that Envoy takes")
 
 
 def _percentage_problems(percentage: float | None, path: str) -> Iterator[Problem]:
@@ -490,6 +499,8 @@ def header_problems(headers: HeaderManipulation, path: str) -> Iterator[Problem]
         (request, headers.remove_request_headers, True),
         (response, headers.remove_response_headers, False),
     ):
+        if len(added) > MOST_HEADERS:
+            yield Problem(f"{path}.{append}", "TooMany", f"has more than {MOST_HEADERS} headers, which Envoy refuses")
         for name, value in added.items():
             yield from name_problems(name, f"{path}.{append}[{name!r}]", may_be_host=may_set_host)
             if not _VALUE.fullmatch(value):
@@ -498,6 +509,9 @@ def header_problems(headers: HeaderManipulation, path: str) -> Iterator[Problem]
             elif not is_value(value):
                 message = f"{value!r}: Envoy reads %…% as a variable; write %% for a per cent sign"
                 yield Problem(f"{path}.{append}[{name!r}]", "InvalidValue", message)
+            elif max(len(name), len(value.encode())) > LONGEST_HEADER:
+                message = f"has more than {LONGEST_HEADER} bytes, which Envoy refuses"
+                yield Problem(f"{path}.{append}[{name[:40]!r}]", "TooLong", message)
         for i, name in enumerate(removed):
             yield from name_problems(name, f"{path}.{remove}[{i}]", may_be_host=False)
 
