@@ -243,7 +243,16 @@ def test_operations(operation: dict[str, Any], call: dict[str, Any], answer: Ans
         ({"key": "request.headers[X-Team]", "values": ["a*"]}, {"headers": {"x-team": "abc"}}, YES),
         ({"key": "request.headers[X-Team]", "values": ["*"]}, {"headers": {}}, NO),
         ({"key": "request.headers[X-Team]", "notValues": ["abc"]}, {"headers": {}}, YES),
+        ({"key": "request.headers[:method]", "values": ["G*"]}, {"headers": {"x-team": "abc"}}, YES),
+        ({"key": "request.headers[Host]", "values": ["a.example"]}, {"host": "a.example", "headers": {"x": "y"}}, YES),
+        ({"key": "request.headers[:authority]", "values": ["a.example"]}, {"headers": {"x": "y"}}, DEPENDS),
+        ({"key": "request.headers[:scheme]", "values": ["https"]}, {"headers": {"x": "y"}}, DEPENDS),
+        ({"key": "request.auth.audiences", "values": ["x"]}, {}, DEPENDS),
+        ({"key": "source.trustDomain", "values": ["clu*.local"]}, {}, YES),
+        ({"key": "source.trustDomain", "values": ["c*x"]}, {}, NO),
+        ({"key": "source.trustDomain", "values": ["*"]}, {"principal": NOBODY}, NO),
         ({"key": "no.such.key", "values": ["x"]}, {}, NO),
+        ({"key": "request.auth.nothing", "values": ["x"]}, {}, NO),
     ],
 )
 def test_conditions(when: dict[str, Any], call: dict[str, Any], answer: Answer) -> None:
@@ -277,6 +286,26 @@ def test_over_tcp_a_deny_rule_loses_what_speaks_of_http_and_denies_more() -> Non
 
     assert decide(deny, is_http=False).answer is NO
     assert decide(deny, is_http=False, port=8001).answer is YES
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        {"key": "request.headers", "values": ["x"]},
+        {"key": "request.headers[x", "notValues": ["x"]},
+        {"key": "request.auth.claims", "values": ["x"]},
+        {"key": "experimental.envoy.filters.a", "values": ["x"]},
+        {"key": "source.ip", "values": ["10.0.0.0/99"]},
+        {"key": "destination.ip", "notValues": ["here"]},
+    ],
+    ids=lambda condition: str(condition["key"]),
+)
+def test_what_cannot_be_read_makes_allow_rules_match_less_and_deny_rules_more(condition: dict[str, Any]) -> None:
+    of_sleep = {"from": [{"source": {"principals": [SLEEP]}}], "when": [condition]}
+
+    assert decide(policy(rules=[of_sleep])).answer is NO
+    assert decide(policy("deny", action="DENY", rules=[of_sleep])).answer is NO
+    assert decide(policy("deny", action="DENY", rules=[of_sleep]), principal=DEV).answer is YES
 
 
 def test_a_port_that_is_no_number_makes_allow_rules_match_less_and_deny_rules_more() -> None:

@@ -17,6 +17,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from functools import lru_cache
+from ipaddress import ip_network
 from typing import Any, NamedTuple
 
 import msgspec
@@ -39,8 +40,13 @@ OPERATION_FIELDS = {"ports": "destination.port", "methods": "method", "paths": "
 """The fields of sources and operations, by the attribute that they speak of; conditions name attributes themselves."""
 
 CALLER = ("source.principal", "source.namespace", "source.serviceAccount", "source.trustDomain")
-ATTRIBUTES = (*SOURCE_FIELDS.values(), "destination.port", "destination.ip", "connection.sni")
-PREFIXES = ("request.headers[", "request.auth.", "experimental.envoy.filters.")
+ATTRIBUTES = (
+    *SOURCE_FIELDS.values(), "request.auth.audiences", "request.auth.presenter",
+    "destination.port", "destination.ip", "connection.sni",
+)  # fmt: skip
+NAMED = ("request.headers", "request.auth.claims", "experimental.envoy.filters.")
+"""How attributes begin that have a name in brackets: ``request.headers[User-Agent]``."""
+ADDRESSES = ("source.ip", "remote.ip", "destination.ip")
 HTTP_ONLY = ("method", "path", "host", "request.")
 LOCAL_TRUST_DOMAIN = "cluster.local"  # in a policy it stands for the mesh's own trust domain and its aliases
 DRY_RUN = "istio.io/dry-run"
@@ -243,7 +249,8 @@ def compile_rule(rule: Manifest | None, action: str, namespace: str, trust_domai
     """*rule* of a policy in *namespace*, None if Istio leaves it out: it is null, or speaks of what Istio can't read.
 
     Source: https://github.com/istio/istio/blob/master/pilot/pkg/security/authz/model/model.go. A port that is no
-    number, which API servers with Istio's webhook refuse, takes a rule out of ALLOW policies and makes others wider.
+    number, an address that is none and a name without brackets, which API servers with Istio's webhook refuse, take a
+    rule out of ALLOW policies and make others wider.
     """
     if rule is None:
         return None
@@ -252,32 +259,20 @@ def compile_rule(rule: Manifest | None, action: str, namespace: str, trust_domai
     conditions = []
     for condition in rule.get("when") or ():
         key = str(condition.get("key"))
-        if key not in ATTRIBUTES and not key.startswith(PREFIXES):
+        if key not in ATTRIBUTES and not key.startswith(NAMED):
             return None
         for name, negative in (("values", False), ("notValues", True)):
             if condition.get(name):
                 conditions.append(Clause(key, tuple(map(str, condition[name])), negative))
-
-    def prepared(clauses: Iterable[Clause]) -> tuple[Clause, ...]:
-        return tuple(_prepared(clause, namespace, trust_domains) for clause in clauses)
-
-    made = Rule(tuple(map(prepared, sources)), tuple(map(prepared, operations)), prepared(conditions))
-    unreadable = {pattern for clause in made.clauses() for pattern in _unreadable(clause)}
-    if not unreadable:
-        return made
-    if action == "ALLOW":
+    groups = (*sources, *operations, conditions)
+    if action == "ALLOW" and any(_readable(clause) != clause for group in groups for clause in group):
         return None
 
-    def readable(clauses: Iterable[Clause]) -> tuple[Clause, ...]:
-        kept = (
-            msgspec.structs.replace(clause, patterns=tuple(p for p in clause.patterns if p not in unreadable))
-            if clause.attribute == "destination.port"
-            else clause
-            for clause in clauses
-        )
-        return tuple(clause for clause in kept if clause.patterns)
+    def prepared(clauses: Iterable[Clause]) -> tuple[Clause, ...]:
+        readable = (kept for clause in clauses if (kept := _readable(clause)).patterns)
+        return tuple(_prepared(clause, namespace, trust_domains) for clause in readable)
 
-    return Rule(tuple(map(readable, made.sources)), tuple(map(readable, made.operations)), readable(made.conditions))
+    return Rule(tuple(map(prepared, sources)), tuple(map(prepared, operations)), prepared(conditions))
 
 
 def _fields(found: Manifest, attributes: Mapping[str, str]) -> list[Clause]:
@@ -290,9 +285,29 @@ def _fields(found: Manifest, attributes: Mapping[str, str]) -> list[Clause]:
     return clauses
 
 
-def _unreadable(clause: Clause) -> Iterator[str]:
-    if clause.attribute == "destination.port":
-        yield from (p for p in clause.patterns if not (p.isascii() and p.isdigit() and int(p) <= 65535))
+def _readable(clause: Clause) -> Clause:
+    """*clause* with the patterns that Istio can read."""
+    attribute = clause.attribute
+    if attribute.startswith(NAMED):
+        head, bracket, rest = attribute.partition("[")
+        whole = bracket and rest.endswith("]") and (head in NAMED or head.startswith(NAMED[-1]))
+        return clause if whole else msgspec.structs.replace(clause, patterns=())
+    if attribute != "destination.port" and attribute not in ADDRESSES:
+        return clause
+    reads = _is_address if attribute in ADDRESSES else _is_port
+    return msgspec.structs.replace(clause, patterns=tuple(filter(reads, clause.patterns)))
+
+
+def _is_port(text: str) -> bool:
+    return text.isascii() and text.isdigit() and int(text) <= 65535
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_network(text, strict=False)
+    except ValueError:
+        return False
+    return True
 
 
 def _prepared(clause: Clause, namespace: str, trust_domains: Sequence[str]) -> Clause:
@@ -370,7 +385,11 @@ class Callers:
                 r"spiffe://.*/ns/" + ".*".join(map(re.escape, pattern.split("*"))) + r"/.*"
             )  # as Istio writes it
             return self._union(name for name in self._sorted if expression.fullmatch(f"spiffe://{name}"))
-        return self._union(name for name in self._sorted if matches(pattern, name.partition("/")[0]))
+        if pattern == "*":
+            return self._union(self._sorted)
+        head, _, tail = pattern.partition("*")  # also in the middle; another one is a character, as Istio has it
+        expression = re.compile(f"{re.escape(head)}[^/]*{re.escape(tail)}")
+        return self._union(name for name in self._sorted if expression.fullmatch(name.partition("/")[0]))
 
     def _beginning_with(self, prefix: str) -> Iterator[str]:
         for number in range(bisect_left(self._sorted, prefix), len(self._sorted)):
@@ -548,11 +567,25 @@ def _host(_: str, pattern: str, request: Request) -> bool | None:
 
 
 def _header(attribute: str, pattern: str, request: Request) -> bool | None:
-    if request.headers is None:
+    name = attribute.partition("[")[2].removesuffix("]").lower()
+    if name in _PARTS:
+        return _PARTS[name](name, pattern, request)
+    if request.headers is None or name.startswith(":"):
         return None
-    value = request.headers.get(attribute.partition("[")[2].rstrip("]").lower())
+    value = request.headers.get(name)
     return value is not None and (pattern == "*" or matches(pattern, value))
 
+
+def _authority(_: str, pattern: str, request: Request) -> bool | None:
+    return matches(pattern, request.host) if request.host else True if pattern == "*" else None
+
+
+_PARTS: dict[str, Callable[[str, str, Request], bool | None]] = {
+    ":method": _method,
+    ":authority": _authority,
+    "host": _authority,
+}
+"""Headers that are parts of every request. Envoy calls the Host header ``:authority``, whatever a request has."""
 
 _READS: dict[str, Callable[[str, str, Request], bool | None]] = {
     "destination.port": _port,
