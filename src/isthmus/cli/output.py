@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import typer
+
+_NO_TEXT_IN_GO = re.compile(
+    r"[yYnN]|[-+]?(?:[0-9][0-9_]*\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|0[oO][0-7_]+|0[bB][01_]+", re.ASCII
+)
+"""What kubectl and istioctl read as numbers and truth, such as a label's value 7e10, and Python does not."""
 
 
 def print_table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -47,6 +53,11 @@ def yaml_text(value: object) -> str:
         def ignore_aliases(self, _: object) -> bool:
             return True  # kubectl reads anchors, people do not
 
+    def text(dumper: Any, value: str) -> Any:
+        style = "'" if _NO_TEXT_IN_GO.fullmatch(value) else None
+        return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+
+    Dumper.add_representer(str, text)
     return str(yaml.dump(value, Dumper=Dumper, default_flow_style=False, allow_unicode=True, width=1_000_000))
 
 
