@@ -59,6 +59,8 @@ def test_what_is_said_of_each_kind(words: str, walkthrough: Clusters, golden: Go
         "trafficpolicy quick",
         "trafficpolicy patience",
         "virtualdestination reviews-global",
+        "destination legacy",
+        "trafficpolicy calls-outside",
     ],
 )
 def test_what_is_said_of_traffic(words: str, traffic: Clusters, golden: Golden) -> None:

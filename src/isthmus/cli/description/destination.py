@@ -29,12 +29,12 @@ def describe(destination: Destination, known: Known) -> Parts:
             "Type": "external service",
             "Host name": ", ".join(external.hosts),
             "State": status.state.value if status else "",
-            "Mesh": facts["Mesh"],
+            "Mesh": destination.spec.mesh.name if destination.spec.mesh else "",
         }
         listed = tuple((str(p.number), p.name, p.protocol) for p in external.ports)
         sections.append(Section("Ports", ("PORT", "NAME", "PROTOCOL"), listed))
         answering = tuple(
-            (each.address, ", ".join(f"{name} at {number}" for name, number in each.ports.items()))
+            (each.address, ",".join(str(each.ports.get(port.name, port.number)) for port in external.ports))
             for each in external.endpoints
         )
         sections.append(Section("Endpoints", ("ADDRESS", "PORTS"), answering))
