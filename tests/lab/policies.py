@@ -133,18 +133,23 @@ def settle(lab: Lab) -> None:
 
 
 def forget(lab: Lab) -> None:
-    """Wait until there is no route of ours, neither written nor in the proxies of the clients."""
+    """Wait until there is no route of ours for sidecars, neither written nor in the proxies of the clients."""
     for cluster in CLUSTERS:
         eventually(f"the client of {cluster} forgets its routes", partial(_has_no_routes, lab, cluster))
 
 
 def _has_no_routes(lab: Lab, cluster: str) -> bool:
-    written = lab.has(cluster, "virtualservices", "-A", "-l", OURS)
-    return not written and not any(map(written_as, routes(lab, cluster)))
+    return not _for_sidecars(lab, cluster) and not any(map(written_as, routes(lab, cluster)))
+
+
+def _for_sidecars(lab: Lab, cluster: str) -> list[Json]:
+    """The VirtualServices of ours on *cluster* that are not for gateways."""
+    written = lab.objects(cluster, "virtualservices", "-A", "-l", OURS)
+    return [each for each in written if "gateways" not in each["spec"]]
 
 
 def _has_routes(lab: Lab, cluster: str) -> bool:
-    written = lab.objects(cluster, "virtualservices", "-A", "-l", OURS)
+    written = _for_sidecars(lab, cluster)
     here = Counter(map(written_as, routes(lab, cluster)))
     return all(here[each["metadata"]["name"]] == len(list(for_client(each))) for each in written)
 

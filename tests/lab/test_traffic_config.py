@@ -56,18 +56,14 @@ class Case:
 
     @property
     def services(self) -> list[Json]:
-        return [each for each in self.documents if each["kind"] == "Destination" and _cluster(each) == "cluster1"]
+        found = [each for each in self.documents if "kubeService" in each["spec"]]
+        return [each for each in found if each["spec"]["kubeService"]["ref"]["clusterName"] == "cluster1"]
 
     @property
     def client(self) -> str:
         """The client in the region of the case's services on cluster1."""
         regions = {each["spec"]["kubeService"].get("region") for each in self.services}
         return next((client for client, region in REGIONS.items() if region in regions), "client")
-
-
-def _cluster(destination: Json) -> str:
-    cluster: str = destination["spec"]["kubeService"]["ref"]["clusterName"]
-    return cluster
 
 
 def moved(value: Any, key: str = "") -> Any:
@@ -258,13 +254,15 @@ def seen(lab: Lab, case: Case) -> Seen:
 def in_short(route: Json) -> Json:
     """A route of Envoy: which requests, where they go, and what else is said of them."""
     action = route.get("route", {})
+    weighted = action.get("weightedClusters", {}).get("clusters", ())
     retries = action.get("retryPolicy", {})
     faults = route.get("typedPerFilterConfig", {})
     mirrors = action.get("requestMirrorPolicies", ())
     said = {
         "match": {key: in_one_order(value) for key, value in route["match"].items()},
-        "to": {each["name"]: each["weight"] for each in action.get("weightedClusters", {}).get("clusters", ())}
-        or action.get("cluster"),
+        "to": {each["name"]: each["weight"] for each in weighted} or action.get("cluster"),
+        "host": {each["name"]: each["hostRewriteLiteral"] for each in weighted if "hostRewriteLiteral" in each}
+        or action.get("hostRewriteLiteral"),
         "timeout": action.get("timeout") if action.get("timeout") != "0s" else None,
         "retries": {key: retries[key] for key in ("numRetries", "perTryTimeout", "retryOn") if key in retries}
         if retries.get("retryOn") != DEFAULT_RETRIES

@@ -11,7 +11,9 @@ from isthmus.api.base import Resource
 from isthmus.api.common import (
     ApprovalState,
     ClusterObjectRef,
+    DestinationOptions,
     DestinationSelector,
+    HeaderManipulation,
     KubeDestination,
     KubeServiceRefs,
     ObjectRef,
@@ -20,11 +22,22 @@ from isthmus.api.common import (
 )
 from isthmus.api.discovery import Destination, DestinationSpec, DestinationStatus, ExternalService, ExternalServicePort
 from isthmus.api.traffic_policy import Policy, TrafficPolicy, TrafficPolicySpec, TrafficPolicyStatus
-from isthmus.istio.objects import HeaderOperations, Headers, PortSelector, ServiceEntry, VirtualService, WeightedRoute
+from isthmus.api.virtual_host import Route, RouteAction, VirtualHost, VirtualHostSpec, VirtualHostStatus
+from isthmus.istio.objects import (
+    HeaderOperations,
+    Headers,
+    HttpRoute,
+    PortSelector,
+    RouteTarget,
+    ServiceEntry,
+    VirtualService,
+    WeightedRoute,
+)
 from isthmus.model.ref import Ref
 from isthmus.translate import Engine, StatusKey
 from isthmus.translate.federation.addresses import candidate
 from tests.unit.translate.fleets import engine_of, federated_pair, mesh, mesh_ref, meta, service, virtual_mesh
+from tests.unit.translate.test_gateways import start
 from tests.unit.translate.test_virtual_destinations import virtual
 
 WEB = (ExternalServicePort(80, "http", "HTTP"),)
@@ -222,6 +235,13 @@ def test_a_change_of_one_is_the_only_thing_looked_at() -> None:
     assert engine.evaluations - before < 20
 
 
+def test_names_by_which_gateways_know_others_are_refused() -> None:
+    engine = running(external("legacy", "x.gloo-mesh.backing.global"), external("fine", "x.backing.example"))
+
+    assert {name for _, name in entries(engine)} == {"fine"}
+    assert "is how gateways name what is behind virtual destinations" in status(engine).errors[0]
+
+
 # --- what policies make of it -----------------------------------------------------------------------------------------
 
 
@@ -314,3 +334,80 @@ def test_a_reference_needs_both_parts(reference: ObjectRef) -> None:
     assert isinstance(found, TrafficPolicyStatus)
     [error] = found.errors
     assert error.endswith("destinations[0].staticDestination: malformed staticDestination: needs name and namespace")
+
+
+# --- what gateways make of it -----------------------------------------------------------------------------------------
+
+
+def shop(**options: str) -> VirtualHost:
+    """All requests go to the external service; *options* are headers that the share of it adds."""
+    headers = DestinationOptions(header_manipulation=HeaderManipulation(append_request_headers=options))
+    target = WeightedDestination(
+        static_destination=ObjectRef(name="legacy", namespace="gloo-mesh"), options=headers if options else None
+    )
+    action = RouteAction(destinations=(target,))
+    return VirtualHost(
+        metadata=meta("shop"), spec=VirtualHostSpec(domains=("*",), routes=(Route(route_action=action),))
+    )
+
+
+def served(*found: Resource) -> Engine:
+    """Three clusters whose gateways serve what *found* says."""
+    engine = engine_of((*start(), *found))
+    engine.run()
+    return engine
+
+
+def gateway_routes(engine: Engine) -> dict[str, HttpRoute]:
+    """The only route of `shop`, by the cluster of the gateway."""
+    found = {
+        key.cluster: output.object.spec.http
+        for key, output in engine.outputs().items()
+        if isinstance(output.object, VirtualService) and output.object.spec.gateways
+    }
+    return {cluster: route for cluster, [route] in found.items()}
+
+
+def said_of_shop(engine: Engine) -> tuple[str, ...]:
+    found = engine.status(StatusKey(VirtualHost.KIND, "gloo-mesh", "shop"))
+    assert isinstance(found, VirtualHostStatus)
+    return found.errors
+
+
+def test_gateways_use_the_one_entry_and_the_name_outside() -> None:
+    engine = served(external(), shop())
+
+    assert {name for _, name in entries(engine)} == {"legacy"}
+    for route in gateway_routes(engine).values():
+        [only] = route.route
+        assert only.destination == RouteTarget(host=HOST, port=PortSelector(number=80))
+        assert only.headers == Headers(request=HeaderOperations(add={"host": HOST}))
+    assert not said_of_shop(engine)
+
+
+def test_a_host_that_the_route_names_counts_instead() -> None:
+    engine = served(external(), shop(Host="other.example"))
+
+    [only] = gateway_routes(engine)["cluster1"].route
+    assert only.headers == Headers(request=HeaderOperations(add={"Host": "other.example"}))
+
+
+def test_a_gateway_guesses_no_port() -> None:
+    ports = (ExternalServicePort(8080, "a", "HTTP"), ExternalServicePort(8081, "b", "HTTP"))
+    engine = served(external(ports=ports), shop())
+
+    assert all(not route.route for route in gateway_routes(engine).values())
+    [error] = said_of_shop(engine)
+    assert "legacy.gloo-mesh. has several ports for requests, 8080, 8081" in error
+
+
+def test_a_gateway_of_no_virtual_mesh_does_not_know_it() -> None:
+    engine = served(external(), shop())
+
+    engine.set(virtual_mesh("cluster2", "cluster3"))
+    engine.run()
+
+    found = gateway_routes(engine)
+    assert not found["cluster1"].route
+    assert found["cluster2"].route
+    assert any("it is not known on cluster cluster1" in error for error in said_of_shop(engine))

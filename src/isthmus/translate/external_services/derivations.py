@@ -21,6 +21,7 @@ from isthmus.translate.output import Output, OutputKey
 from isthmus.translate.parents import parents, parents_annotation
 from isthmus.translate.traffic.routes import Reachable, Unreachable
 from isthmus.translate.virtual_destinations.derivations import VirtualDestinations
+from isthmus.translate.virtual_destinations.objects import is_alias
 
 
 class Placed(msgspec.Struct, frozen=True, gc=False):
@@ -136,6 +137,9 @@ class ExternalServices:
             said = f"spec.externalService.hosts: {host}"
             virtual = self._virtual_destinations.holder(fetch, host)
             owner = self._service_names.owner(fetch, host, placed.meshes)
+            groups = (fetch.get(self._membership.facts, owner) for owner in placed.virtual_meshes)
+            if any(group is not None and is_alias(host, group.suffix) for group in groups):
+                errors.append(f"{said} is how gateways name what is behind virtual destinations: choose another")
             if virtual is not None:
                 errors.append(f"{said} is the name of VirtualDestination {virtual.key}: choose one of the two")
             if owner is not None:

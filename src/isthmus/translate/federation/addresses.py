@@ -68,7 +68,8 @@ class AddressBook:
 
         A name that now is another's, as that of a virtual destination may be, is as good as gone and come again.
         *virtual* says whose names these are, those of virtual destinations or of services: a name that has passed
-        from the ones to the others keeps its address when the ones give it up.
+        from the ones to the others keeps its address when the ones give it up. External services come with the former;
+        a Destination's status key, which is no host name, stands for all names of one.
         """
         result: dict[str, str | None] = {}
         for hostname, service in changes.items():
