@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from isthmus.translate.access.evaluation import Request
 
 ERROR, DEPENDS, OPENS = 2, 3, 2  # exit codes beside 0 and 1
+_NUMBER = re.compile(r"-?[0-9]+")
 _NAME = re.compile(r"(?P<namespace>[^/@\s]+)/(?P<name>[^/@\s]+)@(?P<cluster>[^/@\s]+)")
 
 
@@ -42,7 +43,9 @@ def _names(ctx: typer.Context, incomplete: str) -> Iterable[str]:
         return ()
 
 
-Port = Annotated[int, typer.Option("--port", metavar="PORT", help="Port of the Service; any by default.", min=0)]
+Port = Annotated[
+    str, typer.Option("--port", metavar="PORT", help="Port of the Service, by number or name; any by default.")
+]
 Method = Annotated[str, typer.Option("--method", metavar="METHOD", help="HTTP method; any by default.")]
 PathOption = Annotated[str, typer.Option("--path", metavar="PATH", help="Path of the request; any by default.")]
 Host = Annotated[str, typer.Option("--host", metavar="HOST", help="Host header; any by default.")]
@@ -61,7 +64,10 @@ Files = Annotated[
 Deletes = Annotated[
     list[str] | None,
     typer.Option(
-        "--delete", metavar="KIND/NAME", help="A change: take this object away, [NAMESPACE/]NAME; repeatable."
+        "--delete",
+        metavar="KIND/NAME",
+        help="A change: take this object away, [NAMESPACE/]NAME, of an AuthorizationPolicy NAMESPACE/NAME@CLUSTER; "
+        "repeatable.",
     ),
 ]
 Contexts = Annotated[
@@ -81,7 +87,7 @@ def can(
     callee: Annotated[
         str, typer.Argument(metavar="CALLEE", help="NAMESPACE/NAME@CLUSTER of a service.", autocompletion=_names)
     ],
-    port: Port = 0,
+    port: Port = "",
     method: Method = "",
     path: PathOption = "",
     host: Host = "",
@@ -117,10 +123,7 @@ def can(
         try:
             verdict = Reachability(fleet).can(source, target, request)
         except NotFound as missing:
-            raise Failure(
-                f"no workload or service is called {spelled(missing.args[0])}",
-                "`meshctl get workloads` and `meshctl get destinations` list those that agents found",
-            ) from None
+            raise _not_found(spelled(missing.args[0]), before) from None
     if output == "text":
         access_text.print_verdict(source, target, verdict, before.unseen)
     else:
@@ -141,7 +144,7 @@ def matrix(
         list[str] | None,
         typer.Option("--cluster", metavar="NAME", help="Only services of this cluster; may be repeated."),
     ] = None,
-    port: Port = 0,
+    port: Port = "",
     method: Method = "",
     path: PathOption = "",
     host: Host = "",
@@ -171,7 +174,7 @@ def matrix(
     from isthmus.translate.access.reachability import Reachability, difference, identities
 
     changes = _changes(files, delete)
-    if diff and not changes:
+    if diff and not (files or delete):
         raise typer.BadParameter("needs a change: -f FILE or --delete KIND/NAME", param_hint="--diff")
     if diff and output in ("svg", "html"):
         raise typer.BadParameter(f"{output} draws a whole matrix, not what a change makes different", param_hint="-o")
@@ -190,6 +193,12 @@ def matrix(
             before = Reachability(old, numbered, effects)
             services = chosen((*before.services, *after.services), namespaces, clusters)
             calling = chosen(dict.fromkeys((*before.callers, *after.callers)), callers)
+            if not services or not calling:
+                # As good as no answer, but to a pipeline it would say that nothing opens.
+                raise Failure(
+                    f"no {'callers' if services else 'services'} are chosen, so nothing can be compared",
+                    "see the namespaces, --cluster and --callers; `meshctl access matrix` shows what there is",
+                )
             differences = difference(before, after, services, calling, request)
         else:
             services, calling = chosen(after.services, namespaces, clusters), chosen(after.callers, callers)
@@ -246,26 +255,55 @@ def _name(text: str) -> Ref:
 
     found = _NAME.fullmatch(text)
     if found is None:
-        raise Failure(f"{text!r} is no name of a workload or service", "write it as NAMESPACE/NAME@CLUSTER")
+        raise Failure(f"{text!r} does not name one object of a cluster", "write it as NAMESPACE/NAME@CLUSTER")
     return Ref(found["cluster"], found["namespace"], found["name"])
 
 
-def _request(port: int, method: str, path: str, host: str, headers: list[str] | None) -> Request:
+def _not_found(name: str, found: Found) -> Failure:
+    """That nothing is called *name*, and what is called like it."""
+    import difflib
+
+    from isthmus.cli.access_fleet import names_in
+
+    near = difflib.get_close_matches(name, names_in(found), n=1)
+    return Failure(
+        f"no workload or service is called {name}" + (f"; did you mean {near[0]}?" if near else ""),
+        "`meshctl get workloads` and `meshctl get destinations` list those that agents found",
+    )
+
+
+def _request(port: str, method: str, path: str, host: str, headers: list[str] | None) -> Request:
     from isthmus.translate.access.evaluation import Request
+    from isthmus.translate.access.facts import LARGEST_PORT, METHOD
 
     if path and not path.startswith("/"):
         raise typer.BadParameter(f"{path!r} does not begin with /", param_hint="--path")
-    pairs = _pairs(headers, "--header")
-    known = {name.lower(): value for name, value in pairs.items()} if pairs else None
-    return Request(port=port, method=method, path=path, host=host, headers=known)
+    if method and (not METHOD.fullmatch(method) or method != method.upper()):
+        raise typer.BadParameter(f"{method!r} is no HTTP method such as GET", param_hint="--method")
+    number = int(port) if _NUMBER.fullmatch(port) else 0
+    if _NUMBER.fullmatch(port) and not 0 < number <= LARGEST_PORT:
+        raise typer.BadParameter(f"{port} is no port from 1 to {LARGEST_PORT}", param_hint="--port")
+    pairs = _pairs(headers, "--header", fold=True)
+    return Request(
+        port=number,
+        port_name="" if number else port,
+        method=method,
+        path=path,
+        host=host,
+        headers=pairs or None,
+    )
 
 
-def _pairs(texts: Iterable[str] | None, option: str) -> dict[str, str]:
-    pairs = {}
+def _pairs(texts: Iterable[str] | None, option: str, *, fold: bool = False) -> dict[str, str]:
+    """Values by names, which with *fold* are the same in any case and come in lower case."""
+    pairs: dict[str, str] = {}
     for text in texts or ():
         name, found, value = text.partition("=")
         if not (name and found and value):
             raise typer.BadParameter(f"{text!r} is not of the form NAME=VALUE", param_hint=option)
+        name = name.lower() if fold else name
+        if name in pairs:
+            raise typer.BadParameter(f"{name} is given twice", param_hint=option)
         pairs[name] = value
     return pairs
 
@@ -274,15 +312,23 @@ def _changes(files: list[str] | None, deletes: list[str] | None) -> Changes:
     from isthmus.cli.access_fleet import Changes, Deletion
     from isthmus.cli.files import read_documents
     from isthmus.cli.kinds import kind_named
+    from isthmus.istio.kinds import AUTHORIZATION_POLICY
 
     deletions = []
     for text in deletes or ():
         word, _, name = text.partition("/")
+        if word.lower() in (AUTHORIZATION_POLICY.kind.lower(), AUTHORIZATION_POLICY.plural):
+            own = _name(name)
+            deletions.append(Deletion(None, own.namespace, own.name, own.cluster))
+            continue
         where, _, last = name.rpartition("/")
         if not last:
             raise Failure(f"--delete {text}: no object is named", "write it as KIND/NAME or KIND/NAMESPACE/NAME")
         deletions.append(Deletion(kind_named(word), where, last))
-    return Changes(tuple(read_documents(files or ())), tuple(deletions))
+    documents = tuple(read_documents(files or ()))
+    if files and not documents:
+        raise Failure(f"there is no object in {', '.join(files)}", "name a file with what would be applied")
+    return Changes(documents, tuple(deletions))
 
 
 def _read(

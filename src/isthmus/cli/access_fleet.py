@@ -27,7 +27,7 @@ from isthmus.cli.files import Document
 from isthmus.istio.kinds import AUTHORIZATION_POLICY
 from isthmus.model.ref import Ref
 from isthmus.translate.access.emission import Emission
-from isthmus.translate.access.reachability import Fleet, Roster
+from isthmus.translate.access.reachability import Fleet, Roster, spelled
 from isthmus.translate.facts import MeshFacts, ServiceFacts, mesh_facts
 from isthmus.translate.selectors import Rule, Term, rules_of, selects, terms_of_rule, terms_of_service
 from isthmus.translate.virtual_destinations.derivations import rules_behind
@@ -65,9 +65,12 @@ class Found(msgspec.Struct):
 class Deletion(msgspec.Struct, frozen=True):
     """An object that a change takes away."""
 
-    resource: type[Resource]
+    resource: type[Resource] | None
+    """None for an AuthorizationPolicy."""
     namespace: str
     name: str
+    cluster: str = ""
+    """That of an AuthorizationPolicy."""
 
 
 class Changes(msgspec.Struct, frozen=True):
@@ -150,7 +153,8 @@ def found_in(
         (destinations if each.manifest.get("kind") == Destination.KIND.kind else others).append(each)
     _add(found, others, namespace)
     new = Found({kind: {} for kind in READ}, {})
-    _add(new, changes.documents, namespace)
+    _refuse_strangers(changes.documents)
+    _add(new, changes.documents, namespace, once=True)
     roots = frozenset((mesh.cluster, mesh.root_namespace) for state in (found, new) for mesh in _meshes(state))
     places = None
     if only_changed and (rules := _touched(found, new, changes.deletions, namespace)) is not None:
@@ -188,16 +192,17 @@ def _touched(found: Found, new: Found, deletions: Sequence[Deletion], namespace:
     """What chooses the destinations whose policies a change may touch; None if it may touch those of any."""
     rules: list[Rule] = []
     roots = {mesh.root_namespace for mesh in _meshes(found)}
-    for cluster, policies in new.own.items():
-        for where, _ in policies:
-            if where in roots:
-                return None
-            rules.append(KubeServiceMatcher(namespaces=(where,), clusters=(cluster,)))
+    own = [(cluster, where) for cluster, policies in new.own.items() for where, _ in policies]
+    own += [(each.cluster, each.namespace) for each in deletions if each.resource is None]
+    for cluster, where in own:
+        if where in roots:
+            return None
+        rules.append(KubeServiceMatcher(namespaces=(where,), clusters=(cluster,)))
     if any(objects for kind, objects in new.objects.items() if kind is not AccessPolicy):
         return None
-    if any(deletion.resource is not AccessPolicy for deletion in deletions):
+    if any(deletion.resource not in (AccessPolicy, None) for deletion in deletions):
         return None
-    gone = {Ref("", each.namespace or namespace, each.name) for each in deletions}
+    gone = {Ref("", each.namespace or namespace, each.name) for each in deletions if each.resource is not None}
     for state in (found, new):
         for ref in gone | new.objects[AccessPolicy].keys():
             if isinstance(policy := state.objects[AccessPolicy].get(ref), AccessPolicy):
@@ -211,9 +216,19 @@ def _meshes(found: Found) -> Iterator[MeshFacts]:
             yield facts
 
 
-def _add(found: Found, documents: Iterable[Document], namespace: str) -> None:
-    """Put *documents* in place of what has their identity."""
+def _take_own(own: Own, deletion: Deletion) -> None:
+    if own.get(deletion.cluster, {}).pop((deletion.namespace, deletion.name), None) is None:
+        raise Failure(
+            f"no AuthorizationPolicy {deletion.namespace}/{deletion.name} of a user is known on cluster "
+            f"{deletion.cluster}, so it cannot be taken away",
+            "`kubectl get authorizationpolicies -A` lists those of a cluster; ours go with what they come from",
+        )
+
+
+def _add(found: Found, documents: Iterable[Document], namespace: str, *, once: bool = False) -> None:
+    """Put *documents* in place of what has their identity, which with *once* none of them may share."""
     errors = []
+    seen: dict[tuple[type[Resource], Ref], str] = {}
     for document in documents:
         manifest = document.manifest
         kind = BY_KIND.get((str(manifest.get("apiVersion")), str(manifest.get("kind"))))
@@ -226,8 +241,13 @@ def _add(found: Found, documents: Iterable[Document], namespace: str) -> None:
             resource = parse(manifest, document.source)
             if isinstance(resource, ParseFailure):
                 errors.append(str(resource))
-            else:
-                found.objects[kind][resource.ref] = resource
+                continue
+            if once and (kind, resource.ref) in seen:
+                name = f"{kind.KIND.kind} {resource.ref.namespace}/{resource.ref.name}"
+                before = seen[kind, resource.ref]
+                raise Failure(f"{document.source}: {name} stands in {before} already", "name every object once")
+            seen[kind, resource.ref] = document.source
+            found.objects[kind][resource.ref] = resource
     if errors:
         raise Failure("\n".join(errors), "mend the objects; the management plane can't read them either")
 
@@ -255,6 +275,9 @@ def changed(found: Found, changes: Changes, namespace: str) -> Found:
         found.unseen,
     )
     for deletion in changes.deletions:
+        if deletion.resource is None:
+            _take_own(after.own, deletion)
+            continue
         ref = Ref("", deletion.namespace or namespace, deletion.name)
         if after.objects.get(deletion.resource, {}).pop(ref, None) is None:
             missing = deletion.resource.KIND
@@ -262,7 +285,6 @@ def changed(found: Found, changes: Changes, namespace: str) -> Found:
                 f"there is no {missing.kind} {ref.namespace}/{ref.name} to take away",
                 f"`meshctl get {missing.plural} -A` lists those that there are",
             )
-    _refuse_strangers(changes.documents)
     _add(after, changes.documents, namespace)
     for kind, objects in after.objects.items():
         for ref, resource in objects.items():
@@ -277,10 +299,16 @@ def changed(found: Found, changes: Changes, namespace: str) -> Found:
 def _refuse_strangers(documents: Sequence[Document]) -> None:
     """A change that would be left out would look like one that opens nothing."""
     for document in documents:
-        kind = document.manifest.get("kind")
+        api_version, kind = document.manifest.get("apiVersion"), document.manifest.get("kind")
+        group = str(api_version).partition("/")[0]
+        if kind == AUTHORIZATION_POLICY.kind and group != AUTHORIZATION_POLICY.group:
+            raise Failure(f"{document.source}: {api_version} has no {kind}", f"{AUTHORIZATION_POLICY.group}/v1 has")
+        known = [each.KIND for each in READ if each.KIND.kind == kind]
+        if kind in CHANGED and known and (str(api_version), str(kind)) not in BY_KIND:
+            raise Failure(f"{document.source}: {api_version} has no {kind}", f"{known[0].api_version} has")
         if kind not in CHANGED:
             raise Failure(
-                f"{document.source}: {kind} is none of the kinds whose change is shown on paper",
+                f"{document.source}: {kind or 'what has no kind'} is none of the kinds whose change is shown on paper",
                 f"name files that hold only {', '.join(CHANGED)}",
             )
 
@@ -388,6 +416,14 @@ async def _own_policies(kubeconfig: Path | None, context: str, ours: dict[str, s
     except KubeError as error:
         return str(error)
     return [item for item in listed.items if not is_owned(item, ours)]
+
+
+def names_in(found: Found) -> list[str]:
+    """The names of all workloads and services that were read."""
+    kubernetes = (each.spec.kubernetes for each in found.objects[Workload].values() if isinstance(each, Workload))
+    services = (each.spec.kube_service for each in found.objects[Destination].values() if isinstance(each, Destination))
+    refs = [each.controller.ref for each in kubernetes if each is not None]
+    return [spelled(ref) for ref in (*refs, *(each.ref.ref for each in services if each is not None))]
 
 
 async def called_names(kubeconfig: Path | None, context: str, namespace: str) -> list[str]:

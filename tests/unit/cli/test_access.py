@@ -86,10 +86,38 @@ def test_headers_that_are_given_settle_conditions(tmp_path: Path) -> None:
     assert codes == [3, 0, 1]
 
 
+@pytest.mark.parametrize(("port", "code"), [("http", 0), ("9080", 0), ("https", 1)])
+def test_a_port_has_a_number_and_a_name(port: str, code: int) -> None:
+    result = access("can", PRODUCTPAGE, REVIEWS, "--port", port)
+
+    assert result.exit_code == code
+    assert ("has no port https; its ports: 9080 (http)" in result.output) is (code == 1)
+
+
+def test_a_port_by_name_is_asked_of_every_service_that_has_it() -> None:
+    answers = json.loads(access("matrix", "default", "--port", "https", "-o", "json").stdout)["answers"]
+
+    assert {each["answer"] for each in answers} == {"not known there"}
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("reviews", REVIEWS), "'reviews' is no name of a workload or service"),
+        (("reviews", REVIEWS), "'reviews' does not name one object of a cluster"),
+        (
+            (PRODUCTPAGE, "default/review@cluster2"),
+            "called default/review@cluster2; did you mean default/reviews@cluster",
+        ),
+        ((PRODUCTPAGE, REVIEWS, "--port", "0"), "0 is no port from 1 to 65535"),
+        ((PRODUCTPAGE, REVIEWS, "--port", "70000"), "70000 is no port from 1 to 65535"),
+        ((PRODUCTPAGE, REVIEWS, "--method", "get"), "'get' is no HTTP method such as GET"),
+        ((PRODUCTPAGE, REVIEWS, "--method", "G T"), "'G T' is no HTTP method such as GET"),
+        ((PRODUCTPAGE, REVIEWS, "--header", "X-A=1", "--header", "x-a=2"), "x-a is given twice"),
+        ((PRODUCTPAGE, REVIEWS, "--delete", "authorizationpolicy/x"), "'x' does not name one object of a cluster"),
+        (
+            (PRODUCTPAGE, REVIEWS, "--delete", "authorizationpolicy/default/x@cluster2"),
+            "no AuthorizationPolicy default/x of a user is known on cluster cluster2",
+        ),
         (("default/nobody@cluster1", REVIEWS), "no workload or service is called default/nobody@cluster1"),
         ((PRODUCTPAGE, "default/nothing@cluster2"), "no workload or service is called default/nothing@cluster2"),
         ((PRODUCTPAGE, REVIEWS, "-f", "nowhere.yaml"), "nowhere.yaml: no such file or folder"),
@@ -292,6 +320,10 @@ def test_a_policy_on_a_service_of_the_root_namespace_counts_for_its_labels_every
         (("--diff",), 2, "needs a change"),
         (("--diff", *CHANGE, "-o", "svg"), 2, "svg draws a whole matrix"),
         (("--diff", "-f", str(CASES / "cli/walkthrough/in.yaml")), 1, "KubernetesCluster is none of the kinds"),
+        (("nowhere", "--diff", *CHANGE), 1, "no services are chosen, so nothing can be compared"),
+        (("--cluster", "cluster9", "--diff", *CHANGE), 1, "no services are chosen, so nothing can be compared"),
+        (("--callers", "nowhere", "--diff", *CHANGE), 1, "no callers are chosen, so nothing can be compared"),
+        (("--diff", *CHANGE, *CHANGE), 1, f"AccessPolicy gloo-mesh/ratings stands in {CASE / 'change.yaml'} already"),
     ],
 )
 def test_a_comparison_that_cannot_be_made(words: tuple[str, ...], code: int, message: str) -> None:
@@ -299,6 +331,47 @@ def test_a_comparison_that_cannot_be_made(words: tuple[str, ...], code: int, mes
 
     assert (result.exit_code, result.stdout) == (code, "")
     assert message in " ".join(result.stderr.split())
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "there is no object in"),
+        ("---\n---\n", "there is no object in"),
+        ("a: [b\n", "change.yaml: line 2, column 1"),
+        ("just text\n", "a Kubernetes object was expected, found str"),
+        ("metadata: {name: x}\n", "what has no kind is none of the kinds"),
+        (
+            "apiVersion: networking.mesh.gloo.solo.io/v9\nkind: AccessPolicy\nmetadata: {name: x}\n",
+            "v9 has no AccessPolicy",
+        ),
+        ("apiVersion: example.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: x}\n", "has no AuthorizationPolicy"),
+    ],
+)
+def test_what_is_no_change_does_not_pass_for_one_that_opens_nothing(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "change.yaml").write_text(text)
+
+    result = access("matrix", "--diff", "-f", str(tmp_path / "change.yaml"))
+
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert message in " ".join(result.stderr.split())
+
+
+def test_a_policy_of_a_user_that_is_taken_away_opens_what_it_denied(tmp_path: Path) -> None:
+    """Of whatever namespaces is asked; it is read from files here, from clusters elsewhere."""
+    denying = own("mine", "cluster2", {"app": "reviews"}, action="DENY", rules=[{}])
+    write(tmp_path / "own.yaml", denying)
+
+    result = access(
+        "matrix", "--diff", "--delete", "AuthorizationPolicy/default/mine@cluster2",
+        "--from", str(tmp_path / "own.yaml"), "-o", "json",
+    )  # fmt: skip
+
+    changes = json.loads(result.stdout)["changes"]
+    assert result.exit_code == 2
+    assert [(each["callers"], each["callees"]) for each in changes] == [
+        (["default/productpage-v1@cluster1"], ["default/reviews@cluster2"])
+    ]
 
 
 def test_a_policy_of_a_user_must_name_its_cluster(tmp_path: Path) -> None:

@@ -78,6 +78,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     port: int = 0
+    port_name: str = ""
+    """Of the port of a service; nothing to policies."""
     method: str = ""
     path: str = ""
     host: str = ""

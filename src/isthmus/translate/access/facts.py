@@ -18,7 +18,7 @@ from isthmus.model.ref import Ref
 from isthmus.translate.seniority import Seniority, seniority
 
 LARGEST_PORT = 65535
-_METHOD = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, section 5.6.2
+METHOD = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, section 5.6.2
 
 
 class Account(msgspec.Struct, frozen=True, gc=False):
@@ -137,7 +137,7 @@ def _problems(spec: AccessPolicySpec) -> Iterator[Problem]:
             yield Problem(at, "InvalidPath", f"{path!r} never matches: a path ends before ? and #")
     for i, method in enumerate(spec.allowed_methods):
         at = f"spec.allowedMethods[{i}]"
-        if not _METHOD.fullmatch(method):
+        if not METHOD.fullmatch(method):
             yield Problem(at, "InvalidMethod", f"{method!r} is no HTTP method such as GET")
         elif _is_inner_wildcard(method):
             message = f"{method!r} never matches: Istio takes a * at one end only, as in G* or *T"

@@ -129,6 +129,15 @@ class Port(msgspec.Struct, frozen=True):
     number: int
     target: int
     is_http: bool
+    name: str = ""
+
+    def __str__(self) -> str:
+        """As users may name it."""
+        return f"{self.number} ({self.name})" if self.name else str(self.number)
+
+
+ANY_PORT = Port(0, 0, True)
+"""Of workloads, whose pods answer on any."""
 
 
 class Callee(msgspec.Struct, frozen=True, eq=False):
@@ -335,7 +344,7 @@ class Reachability:
             mesh=mesh.ref,
             pods=tuple(pods[labels] for labels in sorted(pods)) or (service.workload_selector_labels,),
             ports=tuple(
-                Port(port.port, target, is_http(port))
+                Port(port.port, target, is_http(port), port.name)
                 for port in service.ports
                 if is_tcp(port)
                 for target in _targets(port, destination)
@@ -353,7 +362,7 @@ class Reachability:
                 continue
             if facts in self._fleet.roster.behind(destination):
                 known |= self._fleet.emitted.known_to.get(ref, frozenset())
-        return Callee(facts.controller, facts.mesh, (facts.labels,), (Port(0, 0, True),), frozenset(known))
+        return Callee(facts.controller, facts.mesh, (facts.labels,), (ANY_PORT,), frozenset(known))
 
     def _principal(self, identity: Identity) -> str:
         domain = self._domains.get(identity.mesh)
@@ -364,14 +373,15 @@ class Reachability:
     def can(self, caller: Ref, callee: Ref, request: Request = ANYTHING) -> Verdict:
         """Whether everybody behind *caller* may send *request* to all pods of *callee*, and why.
 
-        *request.port* is that of the Service, for a workload that of its pods; what is open in *request* may be
-        anything. Raises `NotFound`.
+        *request.port* is that of the Service, for a workload that of its pods, of which no names are known; what is
+        open in *request* may be anything. Raises `NotFound`.
         """
         callers, found = self.find_callers(caller), self.find_callee(callee)
         ports = _ports(found.ports, request)
         if not ports:
-            there = ", ".join(str(port.number) for port in found.ports) or "none that a proxy sees"
-            what = f"no port {request.port}" if request.port else "no port over TCP"
+            there = ", ".join(dict.fromkeys(map(str, found.ports))) or "none that a proxy sees"
+            asked = request.port_name or str(request.port or "")
+            what = f"no port {asked}" if asked else "no port over TCP"
             return Verdict(Reach.UNKNOWN, f"{spelled(callee)} has {what}; its ports: {there}")
         judged = self.judge(found, request)
         answers = {judged.of(number) for number in callers.values()}
@@ -604,9 +614,9 @@ def requests(effects: Iterable[Effect], ports: Iterable[Port], request: Request)
 
 def _ports(ports: tuple[Port, ...], request: Request) -> tuple[Port, ...]:
     """Those of *ports* that *request* may go to; a workload's pods answer on any."""
-    if ports == (Port(0, 0, True),):
-        return (Port(request.port, request.port, request.is_http),)
-    return tuple(port for port in ports if request.port in (0, port.number))
+    if ports == (ANY_PORT,):
+        return () if request.port_name else (Port(request.port, request.port, request.is_http),)
+    return tuple(port for port in ports if request.port in (0, port.number) and request.port_name in ("", port.name))
 
 
 def _identical(some: Sequence[object], others: Sequence[object]) -> bool:
