@@ -26,6 +26,8 @@ class MeshFacts(msgspec.Struct, frozen=True, gc=False):
     """Empty if it is not known."""
     trust_domain_aliases: tuple[str, ...] = ()
     """Domains whose identities count as those of its own, such as the one that it had before."""
+    region: str = ""
+    """Where its cluster is; empty if that is not known."""
 
 
 class ServiceFacts(msgspec.Struct, frozen=True, gc=False):
@@ -79,6 +81,7 @@ def mesh_facts(ref: Ref, mesh: Mesh) -> MeshFacts | None:
         dns_proxying=istio.smart_dns_proxying_enabled,
         trust_domain=istio.trust_domain,
         trust_domain_aliases=istio.trust_domain_aliases,
+        region=where.region,
     )
 
 

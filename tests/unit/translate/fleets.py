@@ -60,9 +60,10 @@ def mesh(
     aliases: tuple[str, ...] = (),
     agent: str = "",
     certificate: IssuedCertificateStatus | None = None,
+    region: str = "",
 ) -> Mesh:
     """An Istio mesh on *cluster*."""
-    installation = MeshInstallation(namespace=root, cluster=cluster)
+    installation = MeshInstallation(namespace=root, cluster=cluster, region=region)
     istio = IstioMesh(
         installation=installation,
         trust_domain=cluster,

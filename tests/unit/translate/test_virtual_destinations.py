@@ -236,6 +236,86 @@ def test_directives_that_istio_would_refuse_or_ignore_are_said(directives: list[
     assert error.startswith(f"spec.localized.{text}")
 
 
+def far_apart(*directives: tuple[str, ...]) -> Engine:
+    """Reviews in eu, us, asia and africa, each region a cluster, whose calls go on as *directives* say."""
+    regions = ("eu", "us", "asia", "africa")
+    made = virtual()
+    localized = LocalizedFailover(
+        destination_selectors=REVIEWS,
+        failover_directives=tuple(
+            FailoverDirective(from_=Locality(region=start), to=tuple(Locality(region=region) for region in to))
+            for start, *to in directives
+        ),
+    )
+    found: list[Resource] = [
+        virtual_mesh(*regions),
+        msgspec.structs.replace(made, spec=msgspec.structs.replace(made.spec, localized=localized)),
+    ]
+    for number, region in enumerate(regions):
+        reviews = service(region, "reviews")
+        assert reviews.spec.kube_service is not None
+        placed = msgspec.structs.replace(reviews.spec.kube_service, region=region)
+        found += [
+            mesh(region, region=region),
+            gateway(region, f"203.0.113.{number}"),
+            msgspec.structs.replace(reviews, spec=msgspec.structs.replace(reviews.spec, kube_service=placed)),
+        ]
+    engine = engine_of(found)
+    engine.run()
+    return engine
+
+
+def order_on(engine: Engine, cluster: str) -> list[list[str]]:
+    """The regions in the order in which Istio takes them by their labels alone, as callers of *cluster* see them."""
+    (rule,) = (
+        output.object
+        for key, output in engine.outputs().items()
+        if key.cluster == cluster
+        and isinstance(output.object, DestinationRule)
+        and output.object.spec.host == "reviews.global"
+    )
+    assert rule.spec.traffic_policy is not None
+    assert rule.spec.traffic_policy.load_balancer is not None
+    setting = rule.spec.traffic_policy.load_balancer.locality_lb_setting
+    assert setting is not None
+    (entry,) = entries(engine, cluster)
+    found: dict[int, list[str]] = {}
+    for endpoint in entry.spec.endpoints:
+        has = [endpoint.labels.get(mark.partition("=")[0]) == "true" for mark in setting.failover_priority]
+        place = len(has) - has.index(False) if False in has else 0
+        found.setdefault(place, []).append(endpoint.locality)
+    return [found[place] for place in sorted(found)]
+
+
+def test_several_regions_follow_one_in_their_order() -> None:
+    """Istio takes one region that follows another; for those behind it endpoints are marked."""
+    engine = far_apart(("eu", "us", "asia"), ("us", "eu"))
+
+    assert order_on(engine, "eu") == [["eu"], ["us"], ["asia"], ["africa"]]
+    assert order_on(engine, "us") == [["africa", "asia", "eu", "us"]]
+    assert not status(engine).warnings
+
+
+def test_a_region_that_is_not_known_is_said_where_it_counts() -> None:
+    engine = far_apart(("eu", "us", "asia"))
+    engine.set(mesh("eu"))
+    engine.run()
+
+    (warning,) = status(engine).warnings
+    assert warning.startswith("spec.localized.failoverDirectives: the region of cluster eu is not known")
+    assert len(order_on(engine, "eu")) == 1
+
+
+def test_names_that_need_dns_are_said_where_proxies_do_not_answer() -> None:
+    engine = engine_of([*federated_pair(), mesh("cluster2", dns=False), virtual("reviews.corp")])
+    engine.run()
+
+    assert status(engine).warnings == (
+        "mesh istiod-istio-system-cluster2.gloo-mesh. does not have smart DNS proxying enabled: reviews.corp needs "
+        "other DNS there",
+    )
+
+
 @pytest.mark.parametrize("lacking", ["name", "namespace", "cluster_name"])
 def test_a_reference_that_lacks_a_field_is_refused(lacking: str) -> None:
     """Nothing would be selected by it, ever."""

@@ -15,7 +15,7 @@ from isthmus.model.ref import Ref
 from isthmus.translate.facts import MeshFacts, ServiceFacts
 from isthmus.translate.federation.derivations import Federation
 from isthmus.translate.hostnames import ServiceNames
-from isthmus.translate.membership import Membership, VirtualMeshFacts
+from isthmus.translate.membership import DEFAULT_SUFFIX, Membership, VirtualMeshFacts
 from isthmus.translate.selection import Selection
 from isthmus.translate.selectors import Rule, rules_of
 from isthmus.translate.traffic.routes import Reachable, Unreachable
@@ -23,7 +23,6 @@ from isthmus.translate.virtual_destinations.facts import (
     VirtualDestinationFacts,
     problems_of,
     virtual_destination_facts,
-    warnings_of,
 )
 from isthmus.translate.virtual_destinations.objects import Backing, alias_of, is_alias, object_name
 
@@ -69,9 +68,6 @@ class VirtualDestinations:
         self._federation = federation
         self.problems: Collection[Ref, tuple[Problem, ...]] = graph.map(
             "virtual destination problems", virtual_destinations, lambda _, each: problems_of(each.spec) or None
-        )
-        self._warnings: Collection[Ref, tuple[str, ...]] = graph.map(
-            "virtual destination warnings", virtual_destinations, lambda _, each: warnings_of(each.spec) or None
         )
         self._facts: Collection[Ref, VirtualDestinationFacts] = graph.derive(
             "virtual destinations", virtual_destinations, self._read
@@ -149,7 +145,7 @@ class VirtualDestinations:
     def _resolve(self, fetch: Fetch, ref: Ref, facts: VirtualDestinationFacts) -> Resolved:
         errors: list[str] = []
         later: list[str] = [f"Destination {s.key} not found" for _, s in fetch.group(self._selection.missing, ref)]
-        warnings: list[str] = [*(fetch.get(self._warnings, ref) or ())]
+        warnings: list[str] = []
         group, meshes = self._group(fetch, facts, errors, later)
         backings = self._backings(fetch, ref, facts, group, errors, later, warnings) if group is not None else ()
         seen = {mesh.ref: mesh for mesh in (*meshes, *(backing.mesh for backing in backings))}
@@ -158,6 +154,18 @@ class VirtualDestinations:
             errors.append(
                 f"spec.hostname: {facts.hostname} is a name by which gateways know what is behind virtual "
                 "destinations: choose another"
+            )
+        if any(len(followers) > 1 for _, followers in facts.failover):
+            warnings += (
+                f"spec.localized.failoverDirectives: the region of cluster {cluster} is not known, so of several that "
+                "follow one only the first counts for calls from there"
+                for cluster in sorted({mesh.cluster for mesh in seen.values() if not mesh.region})
+            )
+        if not facts.hostname.endswith(f".{DEFAULT_SUFFIX}"):
+            warnings += (
+                f"mesh {mesh.ref.key} does not have smart DNS proxying enabled: {facts.hostname} needs other DNS there"
+                for mesh in seen.values()
+                if not mesh.dns_proxying
             )
         if group is not None and not group.flat_network:
             for backing in backings:

@@ -81,15 +81,22 @@ class VirtualDestinationFacts(msgspec.Struct, frozen=True, gc=False):
     """Whose meshes see it; None: *meshes* do."""
     meshes: tuple[Ref, ...]
     outliers: istio.OutlierDetection
-    failover: tuple[tuple[str, str], ...]
-    """Regions, and the region that follows each."""
+    failover: tuple[tuple[str, tuple[str, ...]], ...]
+    """Regions, and those that follow each, in their order; at least one."""
     static: tuple[StaticTarget, ...]
     """In their order; none: the nearest come first."""
+    order: tuple[str, ...] = ()
+    """The callers' region and those that follow it, where Istio would not know them all; see `seen_from`."""
 
     @property
     def shared(self) -> bool:
         """Whether calls are shared by weight, so that nothing comes first."""
         return any(target.weight for target in self.static)
+
+    def seen_from(self, region: str) -> VirtualDestinationFacts:
+        """The facts for callers in *region*: Istio takes one region that follows theirs, further ones need an order."""
+        followers = next((followers for start, followers in self.failover if start == region), ())
+        return msgspec.structs.replace(self, order=(region, *followers)) if len(followers) > 1 else self
 
     def place_of(self, service: Ref) -> int:
         """Where *service* comes among the static destinations, from 0."""
@@ -109,7 +116,7 @@ def virtual_destination_facts(virtual: VirtualDestination) -> VirtualDestination
         meshes=tuple(mesh.ref for mesh in spec.mesh_list.meshes) if spec.mesh_list is not None else (),
         outliers=outlier_detection(localized.outlier_detection or OutlierDetection(), OUTLIERS),
         failover=tuple(
-            (directive.from_.region, directive.to[0].region)
+            (directive.from_.region, tuple(dict.fromkeys(to.region for to in directive.to)))
             for directive in localized.failover_directives
             if directive.to
         ),
@@ -124,17 +131,6 @@ def virtual_destination_facts(virtual: VirtualDestination) -> VirtualDestination
 def ports_of(spec: VirtualDestinationSpec) -> tuple[VirtualDestinationPort, ...]:
     """All ports that *spec* names."""
     return (*((spec.port,) if spec.port is not None else ()), *spec.ports)
-
-
-def warnings_of(spec: VirtualDestinationSpec) -> tuple[str, ...]:
-    """What of *spec* has no effect."""
-    localized = spec.localized or LocalizedFailover()
-    return tuple(
-        f"spec.localized.failoverDirectives[{i}].to: Istio takes one region for each, so only "
-        f"{directive.to[0].region} follows {directive.from_.region}"
-        for i, directive in enumerate(localized.failover_directives)
-        if len(directive.to) > 1
-    )
 
 
 def problems_of(spec: VirtualDestinationSpec) -> tuple[Problem, ...]:
@@ -207,7 +203,7 @@ def _directive_problems(directives: tuple[FailoverDirective, ...]) -> Iterator[P
         start, regions = directive.from_.region, [directive.from_.region, *(to.region for to in directive.to)]
         if not directive.to or not all(regions):
             yield Problem(path, "MissingField", "needs a region in from, and in each of at least one to")
-        elif start == regions[1]:
+        elif start in regions[1:]:
             yield Problem(path, "Contradiction", f"region {start} cannot follow itself")
         elif any("*" in region or "/" in region for region in regions):
             message = "takes regions by name, without a zone behind / and without *"

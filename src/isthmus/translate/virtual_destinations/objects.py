@@ -135,20 +135,32 @@ def in_order(
         whole = virtual.static[virtual.place_of(service)].weight * WEIGHT_UNIT
         weight = max(1, round(whole / max(1, len(addresses))))
         return tuple(msgspec.structs.replace(each, locality="", weight=weight) for each in found)
-    marks = dict.fromkeys(_marks(virtual)[: len(virtual.static) - 1 - virtual.place_of(service)], MARK)
-    return tuple(
-        msgspec.structs.replace(each, locality="", weight=0, labels={**each.labels, **marks}) for each in found
-    )
+    unplaced = (msgspec.structs.replace(each, locality="", weight=0) for each in found)
+    return _marked(unplaced, virtual.place_of(service), len(virtual.static))
 
 
-def _marks(virtual: VirtualDestinationFacts) -> tuple[str, ...]:
-    """Labels of the endpoints that are among the first n of a fixed order: the first label those of the most.
+def by_region(
+    found: Sequence[istio.WorkloadEntry], virtual: VirtualDestinationFacts, region: str
+) -> tuple[istio.WorkloadEntry, ...]:
+    """Endpoints in *region*, marked with its place in *virtual*'s order; those of all other regions come last."""
+    order = virtual.order
+    place = order.index(region) if region in order else len(order)
+    return _marked(found, place, len(order) + 1) if order else tuple(found)
+
+
+def _marked(found: Iterable[istio.WorkloadEntry], place: int, places: int) -> tuple[istio.WorkloadEntry, ...]:
+    marks = dict.fromkeys(_marks(places)[: places - 1 - place], MARK)
+    return tuple(msgspec.structs.replace(each, labels={**each.labels, **marks}) for each in found)
+
+
+def _marks(places: int) -> tuple[str, ...]:
+    """Labels of the endpoints that are among the first n of *places*: the first label those of the most.
 
     What is at place i of n has the first n - 1 - i of them, so that Istio, which counts how many of a list of labels
-    an endpoint has from its start, makes i its priority.
+    an endpoint has from its start, makes i its priority; what is nearer comes first among equals if `failover` is set.
     Source: https://istio.io/latest/docs/reference/config/networking/destination-rule/#LocalityLoadBalancerSetting
     """
-    return tuple(f"isthmus.io/among-first-{n}" for n in range(len(virtual.static) - 1, 0, -1))
+    return tuple(f"isthmus.io/among-first-{n}" for n in range(places - 1, 0, -1))
 
 
 def locality(region: str, zone: str, sub_zone: str) -> str:
@@ -211,11 +223,12 @@ def _ports(virtual: VirtualDestinationFacts) -> tuple[istio.Port, ...]:
 
 def _traffic(virtual: VirtualDestinationFacts, alias: str, subset: str) -> istio.DestinationTraffic:
     """Of one port, or else of each: what is said for a port replaces all that is said for the host name."""
+    places = len(virtual.order) + 1 if virtual.order else len(virtual.static)
     balance = istio.LoadBalancer(
         locality_lb_setting=istio.LocalityLb(
             enabled=not virtual.shared,
-            failover=tuple(istio.Failover(from_=start, to=to) for start, to in virtual.failover),
-            failover_priority=() if virtual.shared else tuple(f"{mark}={MARK}" for mark in _marks(virtual)),
+            failover=tuple(istio.Failover(from_=start, to=followers[0]) for start, followers in virtual.failover),
+            failover_priority=() if virtual.shared else tuple(f"{mark}={MARK}" for mark in _marks(places)),
         )
     )
     each = [

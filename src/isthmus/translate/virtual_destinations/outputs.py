@@ -58,9 +58,10 @@ class VirtualDestinationOutputs:
         clusters: dict[tuple[str, str], Ref] = {}
         for mesh in resolved.meshes:
             clusters.setdefault((mesh.cluster, mesh.root_namespace), mesh.ref)
+        regions = {mesh.cluster: mesh.region for mesh in resolved.meshes}
         for (cluster, namespace), mesh_ref in clusters.items():
-            facts = self._watched(fetch, resolved, cluster)
-            endpoints, by_name = self._seen_from(fetch, resolved, cluster, abroad)
+            facts = self._watched(fetch, resolved, cluster).seen_from(regions[cluster])
+            endpoints, by_name = self._endpoints_for(fetch, resolved, facts, cluster, abroad)
             wanted = labels_of(self._traffic.uses_on(fetch, cluster, ref))
             for made in (
                 objects.entry(name, facts, namespace, address, endpoints, annotations, by_name=by_name),
@@ -102,19 +103,28 @@ class VirtualDestinationOutputs:
                 return msgspec.structs.replace(facts, outliers=said.value)
         return facts
 
-    def _seen_from(
-        self, fetch: Fetch, resolved: Resolved, cluster: str, wanted: tuple[Pairs, ...]
+    def _endpoints_for(
+        self,
+        fetch: Fetch,
+        resolved: Resolved,
+        virtual: VirtualDestinationFacts,
+        cluster: str,
+        wanted: tuple[Pairs, ...],
     ) -> tuple[tuple[istio.WorkloadEntry, ...], bool]:
         """Every place where the host name is answered, as *cluster* reaches it; whether one of them is a host name."""
         found: list[istio.WorkloadEntry] = []
         by_name = False
-        virtual = resolved.facts
         for backing in resolved.backings:
             if backing.mesh.cluster == cluster or resolved.flat_network:
                 reached, named = self._pods(fetch, resolved, backing, cluster)
             else:
                 reached, named = self._gateways(fetch, resolved, backing, wanted)
-            found += objects.in_order(reached, virtual, backing.service.service) if virtual.static else reached
+            if virtual.static:
+                reached = objects.in_order(reached, virtual, backing.service.service)
+            elif virtual.order:
+                facts = fetch.get(self._endpoints, backing.service.ref)
+                reached = objects.by_region(reached, virtual, facts.region if facts is not None else "")
+            found += reached
             by_name |= named
         return tuple(found), by_name
 
