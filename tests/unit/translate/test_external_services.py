@@ -117,8 +117,9 @@ def test_who_joins_the_virtual_mesh_knows_it_and_who_leaves_does_not() -> None:
     assert set(entries(engine)) == {("cluster1", "legacy"), ("cluster2", "legacy")}
 
     engine.set(virtual_mesh("cluster2", "cluster3"))
-    engine.run()
+    changed = engine.run().statuses
 
+    assert StatusKey(Destination.KIND, "gloo-mesh", "legacy") in changed
     assert set(entries(engine)) == {("cluster2", "legacy"), ("cluster3", "legacy")}
     known = status(engine).applied_federation
     assert known is not None
@@ -273,6 +274,16 @@ def test_a_policy_waits_for_the_destination_and_for_nothing_else() -> None:
     engine.set(external(ports=()))
     engine.run()
     assert verdict(engine)[0] is ApprovalState.INVALID
+    assert not any(isinstance(each.object, VirtualService) for each in engine.outputs().values())
+
+
+def test_a_host_name_that_is_lost_to_another_gets_no_requests() -> None:
+    """Not those that are shifted to it, although somebody has the name."""
+    engine = running(external(age="2026-02-01T00:00:00Z"), external("older", age="2026-01-01T00:00:00Z"), shift(100))
+
+    state, why = verdict(engine)
+
+    assert (state, "the Destination is INVALID, see its status" in why) == (ApprovalState.INVALID, True)
     assert not any(isinstance(each.object, VirtualService) for each in engine.outputs().values())
 
 
