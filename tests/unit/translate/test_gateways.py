@@ -70,11 +70,12 @@ from isthmus.translate.gateways.objects import apart, common_names, covers, obje
 from isthmus.translate.gateways.routes import route_problems
 from isthmus.translate.gateways.routing import proportions
 from isthmus.translate.gateways.selection import selects_object
+from isthmus.translate.listing import MAX_LIST_BYTES
 from isthmus.translate.traffic.conditions import Kind
 from isthmus.translate.traffic.conditions import Path as Uri
 from tests.strategies import messages
 from tests.unit.translate.fleets import meta, service, three_clusters
-from tests.unit.translate.histories import AGES, CLUSTERS, Step, discovered, external_services, some
+from tests.unit.translate.histories import AGES, CLUSTERS, Step, discovered, some
 from tests.unit.translate.test_properties import Followed, said, written
 
 clusters = st.sampled_from(CLUSTERS)
@@ -106,35 +107,19 @@ def entrance(cluster: str) -> Destination:
     )
 
 
-destinations = (
-    st.builds(
-        WeightedDestination,
-        weight=st.sampled_from((0, 1, 3, 50)),
-        kube_service=st.builds(
-            KubeDestination,
-            name=st.sampled_from(("reviews", "ratings", "nobody")),
-            namespace=st.just("default"),
-            cluster_name=clusters,
-            subset=st.sampled_from(({}, {}, {"version": "v1"})),
-        ),
-    )
-    | st.builds(
-        WeightedDestination,
-        virtual_destination=st.just(VirtualDestinationReference(name="v0", namespace="gloo-mesh")),
-    )
-    | st.builds(
-        WeightedDestination,
-        weight=st.sampled_from((0, 1, 3)),
-        static_destination=st.builds(ObjectRef, name=st.sampled_from(("one", "two")), namespace=st.just("gloo-mesh")),
-        options=st.sampled_from(
-            (
-                None,
-                DestinationOptions(
-                    header_manipulation=HeaderManipulation(append_request_headers={"Host": "x.example"})
-                ),
-            )
-        ),
-    )
+destinations = st.builds(
+    WeightedDestination,
+    weight=st.sampled_from((0, 1, 3, 50)),
+    kube_service=st.builds(
+        KubeDestination,
+        name=st.sampled_from(("reviews", "ratings", "nobody")),
+        namespace=st.just("default"),
+        cluster_name=clusters,
+        subset=st.sampled_from(({}, {}, {"version": "v1"})),
+    ),
+) | st.builds(
+    WeightedDestination,
+    virtual_destination=st.just(VirtualDestinationReference(name="v0", namespace="gloo-mesh")),
 )
 selectors = st.builds(ObjectSelector, labels=labels, namespaces=st.sampled_from(((), ("*",), ("gloo-mesh", "other"))))
 refs = st.builds(ObjectRef, name=names, namespace=st.just("gloo-mesh"))
@@ -298,15 +283,7 @@ odd = st.one_of(
 )
 """Whatever the API server lets through."""
 ours: st.SearchStrategy[Resource] = st.one_of(
-    virtual_gateways,
-    virtual_hosts,
-    virtual_hosts,
-    route_tables,
-    route_tables,
-    route_policies,
-    external_services,
-    external_services,
-    odd,
+    virtual_gateways, virtual_hosts, virtual_hosts, route_tables, route_tables, route_policies, odd
 )
 steps = st.builds(Step, ours | ours | ours | discovered, st.sampled_from((False, False, False, True)), st.booleans())
 histories = st.lists(steps, min_size=4, max_size=24)
@@ -489,6 +466,7 @@ def test_names_fit_and_never_collide(parts: list[str], others: list[str]) -> Non
         (SelectorOperator.DOES_NOT_EXIST, (), False),
         (SelectorOperator.GREATER_THAN, ("4",), True),
         (SelectorOperator.LESS_THAN, ("5",), False),
+        (SelectorOperator.GREATER_THAN, ("5",), False),
         (SelectorOperator.GREATER_THAN, ("many",), False),
     ],
 )
@@ -496,6 +474,24 @@ def test_operators_compare_labels(operator: SelectorOperator, values: tuple[str,
     selector = ObjectSelector(expressions=(SelectorExpression(key="size", operator=operator, values=values),))
 
     assert selects_object(selector, "here", Ref("", "here", "x"), {"size": "5"}) is found
+
+
+@pytest.mark.parametrize(
+    ("operator", "values", "found"),
+    [
+        (SelectorOperator.NOT_EQUALS, ("5",), True),
+        (SelectorOperator.NOT_IN, ("4", "5"), True),
+        (SelectorOperator.IN, ("5",), False),
+        (SelectorOperator.DOES_NOT_EXIST, (), True),
+        (SelectorOperator.LESS_THAN, ("5",), False),
+    ],
+)
+def test_a_label_that_is_not_there_has_no_value(
+    operator: SelectorOperator, values: tuple[str, ...], found: bool
+) -> None:
+    selector = ObjectSelector(expressions=(SelectorExpression(key="size", operator=operator, values=values),))
+
+    assert selects_object(selector, "here", Ref("", "here", "x"), {"weight": "5"}) is found
 
 
 def test_selectors_stay_in_their_namespace_unless_told_otherwise() -> None:
@@ -739,6 +735,28 @@ def test_the_guides_example_works() -> None:
     assert list(routes) == ["shop.newest", "shop.old-shop", "shop.api.reviews.shared", "shop.others"]
     assert [each.weight for each in routes["shop.api.reviews.shared"].route] == [75, 25]
     assert routes["shop.newest"].retries is not None
+
+
+def test_policies_of_a_host_are_listed_as_far_as_their_specs_fit() -> None:
+    """Or else the status would be too large for etcd."""
+    long = HeaderManipulation(append_request_headers={f"x-{i}": "y" * (MAX_LIST_BYTES // 400) for i in range(100)})
+    policies = [
+        TrafficPolicy(
+            metadata=meta(f"p{number}"),
+            spec=TrafficPolicySpec(route_selector=(RouteSelector(),), policy=Policy(header_manipulation=long)),
+        )
+        for number in range(10)
+    ]
+    answer = Route(direct_response_action=DirectResponseAction(status=200))
+    host = VirtualHost(metadata=meta("shop"), spec=VirtualHostSpec(domains=("shop.example.com",), routes=(answer,)))
+    engine = Engine()
+    for resource in (*start(), host, *policies):
+        engine.set(resource)
+
+    engine.run()
+
+    found = msgspec.to_builtins(engine.status(status_key(host)))["appliedTrafficPolicies"]
+    assert [each["ref"]["name"] for each in found] == ["p0", "p1", "p2"]
 
 
 def test_a_failed_write_is_in_the_statuses_of_those_who_asked() -> None:
