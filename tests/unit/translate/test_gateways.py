@@ -75,7 +75,7 @@ from isthmus.translate.traffic.conditions import Kind
 from isthmus.translate.traffic.conditions import Path as Uri
 from tests.strategies import messages
 from tests.unit.translate.fleets import meta, service, three_clusters
-from tests.unit.translate.histories import AGES, CLUSTERS, Step, discovered, some
+from tests.unit.translate.histories import AGES, CLUSTERS, Step, discovered, external_services, some
 from tests.unit.translate.test_properties import Followed, said, written
 
 clusters = st.sampled_from(CLUSTERS)
@@ -107,19 +107,35 @@ def entrance(cluster: str) -> Destination:
     )
 
 
-destinations = st.builds(
-    WeightedDestination,
-    weight=st.sampled_from((0, 1, 3, 50)),
-    kube_service=st.builds(
-        KubeDestination,
-        name=st.sampled_from(("reviews", "ratings", "nobody")),
-        namespace=st.just("default"),
-        cluster_name=clusters,
-        subset=st.sampled_from(({}, {}, {"version": "v1"})),
-    ),
-) | st.builds(
-    WeightedDestination,
-    virtual_destination=st.just(VirtualDestinationReference(name="v0", namespace="gloo-mesh")),
+destinations = (
+    st.builds(
+        WeightedDestination,
+        weight=st.sampled_from((0, 1, 3, 50)),
+        kube_service=st.builds(
+            KubeDestination,
+            name=st.sampled_from(("reviews", "ratings", "nobody")),
+            namespace=st.just("default"),
+            cluster_name=clusters,
+            subset=st.sampled_from(({}, {}, {"version": "v1"})),
+        ),
+    )
+    | st.builds(
+        WeightedDestination,
+        virtual_destination=st.just(VirtualDestinationReference(name="v0", namespace="gloo-mesh")),
+    )
+    | st.builds(
+        WeightedDestination,
+        weight=st.sampled_from((0, 1, 3)),
+        static_destination=st.builds(ObjectRef, name=st.sampled_from(("one", "two")), namespace=st.just("gloo-mesh")),
+        options=st.sampled_from(
+            (
+                None,
+                DestinationOptions(
+                    header_manipulation=HeaderManipulation(append_request_headers={"Host": "x.example"})
+                ),
+            )
+        ),
+    )
 )
 selectors = st.builds(ObjectSelector, labels=labels, namespaces=st.sampled_from(((), ("*",), ("gloo-mesh", "other"))))
 refs = st.builds(ObjectRef, name=names, namespace=st.just("gloo-mesh"))
@@ -283,7 +299,15 @@ odd = st.one_of(
 )
 """Whatever the API server lets through."""
 ours: st.SearchStrategy[Resource] = st.one_of(
-    virtual_gateways, virtual_hosts, virtual_hosts, route_tables, route_tables, route_policies, odd
+    virtual_gateways,
+    virtual_hosts,
+    virtual_hosts,
+    route_tables,
+    route_tables,
+    route_policies,
+    external_services,
+    external_services,
+    odd,
 )
 steps = st.builds(Step, ours | ours | ours | discovered, st.sampled_from((False, False, False, True)), st.booleans())
 histories = st.lists(steps, min_size=4, max_size=24)
