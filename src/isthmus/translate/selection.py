@@ -87,7 +87,10 @@ class Selection:
         return Applied(service, tuple(policies)) if policies else None
 
     def _named_in_vain(self, fetch: Fetch, _: object, owned: OwnedRule) -> Ref | None:
-        return named_in_vain(fetch, owned.rule, self._services_by_identity)
+        named = owned.rule
+        if isinstance(named, Ref) and not (named.cluster and named.namespace and named.name):
+            return None  # a problem of the owner
+        return named_in_vain(fetch, named, self._services_by_identity)
 
 
 def named_in_vain(fetch: Fetch, rule: object, services_by_identity: Index[Ref, Ref, ServiceFacts]) -> Ref | None:

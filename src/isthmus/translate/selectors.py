@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from isthmus.api.common import DestinationSelector, KubeServiceMatcher, KubeWorkloadMatcher
+from isthmus.model.problem import Problem
 from isthmus.model.ref import Ref
 from isthmus.translate.facts import ServiceFacts
 
@@ -34,6 +35,18 @@ def rules_of(selectors: tuple[DestinationSelector, ...]) -> Iterator[Rule]:
             yield selector.kube_service_matcher
         if selector.kube_service_refs is not None:
             yield from (service.ref for service in selector.kube_service_refs.services)
+
+
+def malformed_services(selectors: tuple[DestinationSelector, ...], path: str) -> Iterator[Problem]:
+    """The references in *selectors*, which are at field path *path*, that lack a field."""
+    for i, selector in enumerate(selectors):
+        for j, service in enumerate(selector.kube_service_refs.services if selector.kube_service_refs else ()):
+            if not (service.name and service.namespace and service.cluster_name):
+                at = f"{path}[{i}].kubeServiceRefs.services[{j}]"
+                message = (
+                    "Invalid Destination selector: malformed kubeServiceRef: needs name, namespace and clusterName"
+                )
+                yield Problem(at, "MalformedReference", message)
 
 
 def selects(rule: Rule, service: ServiceFacts) -> bool:

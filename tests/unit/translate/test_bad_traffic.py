@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 
+from isthmus.api.access_policy import AccessPolicyStatus
 from isthmus.api.base import Resource
 from isthmus.api.common import ApprovalState
 from isthmus.api.discovery import ServicePort
 from isthmus.api.parse import ParseFailure, parse
+from isthmus.api.service_dependency import ServiceDependencyStatus
 from isthmus.api.traffic_policy import TrafficPolicy, TrafficPolicyStatus
 from isthmus.istio.kinds import DESTINATION_RULE, VIRTUAL_SERVICE
 from isthmus.istio.objects import DestinationRule, PortSelector, StringMatch, VirtualService
@@ -507,3 +509,33 @@ def test_a_conflict_with_a_users_own_object_is_said_of_that_destination_until_it
     engine.run()
 
     assert status(engine, "simple").state is ApprovalState.ACCEPTED
+
+
+@pytest.mark.parametrize(
+    ("group", "kind", "field"),
+    [
+        ("networking.enterprise.mesh.gloo.solo.io/v1beta1", "ServiceDependency", "destinationSelectors"),
+        ("networking.mesh.gloo.solo.io/v1", "AccessPolicy", "destinationSelector"),
+        ("networking.mesh.gloo.solo.io/v1", "TrafficPolicy", "destinationSelector"),
+    ],
+)
+def test_a_reference_that_lacks_a_field_is_said_of_every_kind(group: str, kind: str, field: str) -> None:
+    """It is not waited for, as what does not exist yet is."""
+    selectors = [{"kubeServiceRefs": {"services": [{"name": "reviews", "namespace": "default"}]}}]
+    found = parse(
+        {
+            "apiVersion": group,
+            "kind": kind,
+            "metadata": {"name": "bad", "namespace": "gloo-mesh"},
+            "spec": {field: selectors},
+        }
+    )
+    assert isinstance(found, Resource)
+
+    engine = fleet(found)
+
+    said = engine.status(StatusKey(found.KIND, "gloo-mesh", "bad"))
+    assert isinstance(said, ServiceDependencyStatus | AccessPolicyStatus | TrafficPolicyStatus)
+    assert said.state is ApprovalState.INVALID
+    (error,) = said.errors
+    assert error.startswith(f"spec.{field}[0].kubeServiceRefs.services[0]: Invalid Destination selector: malformed")

@@ -15,6 +15,7 @@ from isthmus.api.common import IdentitySelector
 from isthmus.istio import objects as istio
 from isthmus.model.problem import Problem
 from isthmus.model.ref import Ref
+from isthmus.translate.selectors import malformed_services
 from isthmus.translate.seniority import Seniority, seniority
 
 LARGEST_PORT = 65535
@@ -113,6 +114,7 @@ def _callers(selector: IdentitySelector) -> Callers:
 
 
 def _problems(spec: AccessPolicySpec) -> Iterator[Problem]:
+    yield from malformed_services(spec.destination_selector, "spec.destinationSelector")
     for i, selector in enumerate(spec.source_selector):
         yield from _identity_problems(selector, f"spec.sourceSelector[{i}]")
         accounts = selector.kube_service_account_refs.service_accounts if selector.kube_service_account_refs else ()
