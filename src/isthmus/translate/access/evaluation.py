@@ -204,10 +204,12 @@ class Policies:
 
     def within(self, namespace: str, workload: Workload) -> list[Policy]:
         """Those of *namespace* alone, which is that of *workload* or the root namespace."""
+        found = self._found
         return [
             policy
-            for label in (("", ""), *workload.labels.items())
-            for policy in self._found.get((namespace, *label), ())
+            for name, value in (("", ""), *workload.labels.items())
+            if (namespace, name, value) in found
+            for policy in found[namespace, name, value]
             if policy.selects(workload)
         ]
 

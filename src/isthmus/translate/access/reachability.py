@@ -490,20 +490,25 @@ class Reachability:
         self._known[key] = found
         return found
 
+    def same_callers(self, other: Reachability) -> bool:
+        """Whether the same workloads of the same meshes call in *other*, under the same names."""
+        same_workloads = self._fleet.roster is other._fleet.roster
+        return same_workloads and self._meshes == other._meshes and self._domains == other._domains
+
     def same_for(self, other: Reachability, name: Ref, same_policies: Callable[[str, str], bool]) -> bool:
-        """Whether it is plain, without a look at rules, that *other* says the same about the service *name*.
+        """Whether it is plain, without a look at rules, that *other*, with the same callers, says the same of *name*.
 
         *same_policies* tells it of a namespace of a cluster.
         """
         ours, theirs = self._fleet, other._fleet
         ref = self._services.get(name)
-        if ref is None or ref != other._services.get(name) or ours.roster is not theirs.roster:
+        if ref is None or ref != other._services.get(name):
             return False
         destination = ours.destinations[ref]
         mesh = destination.spec.mesh
-        if destination is not theirs.destinations[ref] or mesh is None or self._meshes != other._meshes:
+        if destination is not theirs.destinations[ref] or mesh is None:
             return False
-        if self._domains != other._domains or ours.emitted.known_to.get(ref) != theirs.emitted.known_to.get(ref):
+        if ours.emitted.known_to.get(ref) != theirs.emitted.known_to.get(ref):
             return False
         namespaces = {name.namespace, self._meshes[mesh.ref].root_namespace}
         return all(same_policies(name.cluster, namespace) for namespace in namespaces)
@@ -686,8 +691,10 @@ def difference(
     known: dict[tuple[Kind | None, Kind | None, bool], Compared] = {}
     found: dict[Compared, list[Ref]] = {}
     nobody = Judged(0, 0, 0)
-    same_policies = cache(partial(before.same_policies, after))
-    for name in sorted({name for name in callees if not before.same_for(after, name, same_policies)}):
+    same_policies, same_callers = cache(partial(before.same_policies, after)), before.same_callers(after)
+    for name in sorted(set(callees)):
+        if same_callers and before.same_for(after, name, same_policies):
+            continue
         old = _found(before, name)
         new = after.as_before(old, before) if old is not None else None
         new = new or _found(after, name)
