@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from isthmus.agent.conflicts import claim_of
+from isthmus.agent.conflicts import Conflicts, claim_of
 from isthmus.agent.outputs import Batch, Blocked, Outputs, Prune, Write
 from isthmus.istio.kinds import DESTINATION_RULE, SERVICE_ENTRY, VIRTUAL_SERVICE
 from isthmus.model.ref import Kind, ObjectKey
@@ -90,6 +90,18 @@ def test_a_users_routes_for_a_host_count_until_they_go(hosts: list[str]) -> None
 
 
 @pytest.mark.parametrize(
+    ("host", "said"), [("*", " as one of * by"), ("*.local", " as one of *.local by"), (HOST, " by")]
+)
+def test_routes_for_more_hosts_count_from_any_namespace_and_are_said_to_be(host: str, said: str) -> None:
+    outputs = wanting(routes(), there=(theirs(VIRTUAL_SERVICE, {"hosts": [host]}, "bookinfo"),))
+
+    found = outputs.decide(key(routes()))
+
+    assert isinstance(found, Blocked)
+    assert f"{HOST} is already configured{said}" in found.reason
+
+
+@pytest.mark.parametrize(
     ("spec", "namespace"),
     [
         ({"hosts": ["ratings"]}, "default"),
@@ -147,6 +159,16 @@ def test_what_stands_already_goes_on_beside_a_younger_one() -> None:
     assert isinstance(outputs.decide(key(routes())), Write)
 
 
+def test_ours_goes_if_both_came_in_one_second() -> None:
+    """Times are whole seconds: which was first nobody knows, and what users wrote is not to be replaced."""
+    there = ours(routes(), "2026-01-01T00:00:00Z")
+    outputs = wanting(
+        routes(), there=(there, theirs(VIRTUAL_SERVICE, {"hosts": [HOST]}, created="2026-01-01T00:00:00Z"))
+    )
+
+    assert outputs.decide(key(routes())) == Prune(VIRTUAL_SERVICE, "ours", "2")
+
+
 def test_ours_goes_if_it_came_after_theirs() -> None:
     there = ours(routes(), "2026-01-02T00:00:00Z")
     outputs = wanting(routes(), there=(there, theirs(VIRTUAL_SERVICE, {"hosts": [HOST]})))
@@ -178,6 +200,13 @@ def test_they_wait_as_well_where_the_name_of_that_rule_is_taken() -> None:
 
     assert isinstance(outputs.decide(key(rule())), Blocked)
     assert isinstance(outputs.decide(key(shift)), Blocked)
+
+
+def test_routes_that_name_no_subset_any_more_need_no_rules() -> None:
+    conflicts = Conflicts(lambda *_: "")
+    for made, needing in ((routes(subset_of=HOST), (key(routes()),)), (routes(), ())):
+        conflicts.note(VIRTUAL_SERVICE, key(made), claim_of(VIRTUAL_SERVICE, made), None)
+        assert conflicts.needing_rules() == needing
 
 
 def test_routes_that_name_no_subset_do_not_wait() -> None:
