@@ -54,6 +54,10 @@ class Applier:
         self._crew.add(self._outputs.receive(delta.changes, complete=delta.complete))
         self._received()
 
+    def rooted(self, namespaces: frozenset[str]) -> None:
+        """Take the root namespaces of the cluster's meshes."""
+        self._crew.add(self._outputs.rooted(namespaces))
+
     @property
     def pending(self) -> int:
         """Objects that wait to be written or pruned."""
@@ -98,6 +102,7 @@ class Applier:
             answer = await self._apply(key, write)
         except KubeError as error:
             self._note(key, str(error))
+            self._crew.add(self._outputs.failed(key))
             return False
         log.debug("written", object=str(key))
         self._crew.add(self._outputs.wrote(key, write, answer))
@@ -122,9 +127,11 @@ class Applier:
                 prune.kind, key.namespace, key.name, uid=prune.uid, resource_version=prune.resource_version
             )
         except Conflict:
+            self._crew.add(self._outputs.failed(key))
             return False  # it changed; the watch tells how
         except KubeError as error:
             self._note(key, str(error))
+            self._crew.add(self._outputs.failed(key))
             return False
         log.debug("pruned", object=str(key))
         self.prunes += 1

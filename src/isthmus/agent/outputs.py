@@ -24,7 +24,18 @@ from typing import Any
 import msgspec
 import orjson
 
-from isthmus.agent.access_order import AccessOrder, Guard, Noted, guard_of, is_guard, opened, with_rules
+from isthmus.agent.access_order import (
+    EVERYTHING,
+    NOW,
+    AccessOrder,
+    Guard,
+    Noted,
+    Step,
+    guard_of,
+    is_guard,
+    standing_for,
+    with_rules,
+)
 from isthmus.agent.conflicts import Claim, Conflicts, claim_of
 from isthmus.agent.order import prune_rank, restricts, write_rank
 from isthmus.agent.ownership import is_owned, ownership_labels, with_labels
@@ -95,6 +106,8 @@ class View:
         self.refusal = ""
         self.ours: dict[ObjectKey, Seen] = {}
         self.others: dict[ObjectKey, Claim | None] = {}
+        self.guards: dict[ObjectKey, Guard] = {}
+        """What others allow."""
 
 
 class Outputs:
@@ -181,9 +194,12 @@ class Outputs:
         view = self._views[kind]
         view.known, view.refusal = True, ""
         gone = (*(view.ours if kind == AUTHORIZATION_POLICY else ()), *view.others)
-        view.ours, view.others = {}, {}
+        view.ours, view.others, view.guards = {}, {}, {}
         for item in items:
             self._see(kind, key_of(kind, item), item)
+        for key in gone:
+            if key not in view.ours:
+                self._access.landed(key)
         desired = (key for key, wanted in self._desired.items() if wanted.kind == kind)
         waiting = self._conflicts.needing_rules() if kind == DESTINATION_RULE else ()
         return self._look_again(dict.fromkeys((*desired, *gone, *view.ours, *view.others, *waiting)))
@@ -205,7 +221,8 @@ class Outputs:
             return []  # it has been made again since, and we know that already from the answer to our write
         view.ours.pop(key, None)
         view.others.pop(key, None)
-        return self._look_again((key,))
+        view.guards.pop(key, None)
+        return self._look_again((key, *self._access.landed(key)))
 
     def refused(self, kind: Kind, reason: str) -> Batch:
         """Take note that the cluster does not let us see *kind*. What to look at again."""
@@ -220,9 +237,22 @@ class Outputs:
 
         What others added to the object stays there; it counts as written from now on, until it changes again.
         """
-        self.changed(write.kind, answer)
-        self._accepted[key] = (write.digest, content_digest(answer))
-        return self._look_again((key,)) if is_guard(key) else []
+        written = key_of(write.kind, answer)
+        again = self.changed(write.kind, answer)
+        self._accepted[written] = (write.digest, content_digest(answer))
+        return [*again, *self._look_again((*self._access.landed(key), written))] if is_guard(key) else []
+
+    def failed(self, key: ObjectKey) -> Batch:
+        """Take note that *key* could not be written or pruned. What to look at again, beside itself."""
+        return list(self._ranked(self._access.landed(key, failed=True)[1:])) if is_guard(key) else []
+
+    def rooted(self, namespaces: frozenset[str]) -> Batch:
+        """Take the root namespaces of the cluster's meshes. What to look at again."""
+        if not self._access.rooted(namespaces):
+            return []
+        return self._look_again(
+            key for key in (*self._desired, *self._views[AUTHORIZATION_POLICY].ours) if is_guard(key)
+        )
 
     # --- what follows -----------------------------------------------------------------------------------------------
 
@@ -245,25 +275,18 @@ class Outputs:
             return Prune(desired.kind, seen.uid, seen.resource_version) if seen else Blocked(conflict.reason)
         if self._stands(key, desired):
             return None
-        if (obstacle := self._access.obstacle(key)) is not None:
-            closes = desired.guard is not None and desired.guard.closes
-            return Blocked(f"{obstacle} is to be there first: it allows calls") if closes else None
-        if (opening := self._opening(key, desired.guard)) is not None:
-            return opening
-        manifest = with_labels(orjson.loads(desired.payload), self._labels)
-        if kept := self._access.kept(key):
-            manifest = with_rules(manifest, kept)
-            return Write(desired.kind, manifest, content_digest(manifest))
-        return Write(desired.kind, manifest, desired.digest)
+        if desired.guard is not None and (step := self._access.step(key)) != NOW:
+            return self._detour(key, desired.guard, step, desired.payload)
+        return Write(desired.kind, with_labels(orjson.loads(desired.payload), self._labels), desired.digest)
 
-    def _decide_unwanted(self, key: ObjectKey) -> Write | Prune | None:
+    def _decide_unwanted(self, key: ObjectKey) -> Write | Prune | Blocked | None:
         self._accepted.pop(key, None)
         kind = KINDS.get((key.api_version, key.kind))
         seen = self._views[kind].ours.get(key) if kind is not None else None
-        if kind is None or seen is None or not self._complete or self._access.obstacle(key) is not None:
+        if kind is None or seen is None or not self._complete:
             return None
-        if (opening := self._opening(key, seen.guard)) is not None:
-            return opening
+        if seen.guard is not None and (step := self._access.step(key)) != NOW:
+            return self._detour(key, seen.guard, step)
         return Prune(kind, seen.uid, seen.resource_version)
 
     def _read(self, record: str, key: ObjectKey, payload: bytes) -> Desired:
@@ -283,12 +306,16 @@ class Outputs:
 
     def _see(self, kind: Kind, key: ObjectKey, item: Manifest) -> None:
         view = self._views[kind]
+        view.others.pop(key, None)
+        view.guards.pop(key, None)
         if not is_owned(item, self._labels):
             view.ours.pop(key, None)
             view.others[key] = claim_of(kind, item)
+            guard = guard_of(key, item)
+            if guard is not None and (item.get("spec") or {}).get("action", "ALLOW") == "ALLOW":
+                view.guards[key] = guard
             return
         metadata = item["metadata"]
-        view.others.pop(key, None)
         view.ours[key] = Seen(
             metadata.get("uid", ""),
             metadata["resourceVersion"],
@@ -309,11 +336,9 @@ class Outputs:
         found = dict.fromkeys(keys)
         for key in tuple(found):
             found.update(dict.fromkeys(self._note_claims(key)))
-        guards = [key for key in found if is_guard(key)]
-        for key in guards:
-            self._note_guard(key)
-        if guards:
-            found.update(dict.fromkeys(self._access.waiting()))
+        for key in tuple(found):
+            if is_guard(key):
+                found.update(dict.fromkeys(self._note_guard(key)))
         return list(self._ranked(found))
 
     def _created(self, kind: Kind, key: ObjectKey) -> str:
@@ -326,22 +351,33 @@ class Outputs:
             return ()
         return self._conflicts.note(kind, key, desired.claim if desired else None, self._views[kind].others.get(key))
 
-    def _note_guard(self, key: ObjectKey) -> None:
+    def _note_guard(self, key: ObjectKey) -> Iterable[ObjectKey]:
         view = self._views[AUTHORIZATION_POLICY]
         desired, seen = self._desired.get(key), view.ours.get(key)
         wanted = desired if key not in view.others else None
         stands = wanted is not None and self._stands(key, wanted)
-        self._access.note(key, Noted(wanted.guard if wanted else None, seen.guard if seen else None, stands=stands))
+        now = Noted(wanted.guard if wanted else None, seen.guard if seen else None, stands=stands)
+        return self._access.note(key, now, view.guards.get(key))
 
-    def _opening(self, key: ObjectKey, guard: Guard | None) -> Write | None:
-        """What allows everything at *key* for now, if that is due.
-
-        Not where other people's policies are: what they close is not ours to open.
-        """
-        if guard is None or self._views[AUTHORIZATION_POLICY].others or not self._access.opens(key):
-            return None
-        manifest = with_labels(opened(key, guard.pods), self._labels)
+    def _detour(self, key: ObjectKey, guard: Guard, step: Step, payload: bytes = b"") -> Write | Blocked | None:
+        """What *step* asks for instead of writing *payload*, which is *guard*, or pruning it."""
+        if step.waits_for is not None:
+            waits = (key in self._desired and guard.closes) or self._access.is_stuck(key)
+            return Blocked(f"{step.waits_for} {self._first(step.waits_for)}") if waits else None
+        if step.keeps:
+            manifest = with_rules(orjson.loads(payload), step.keeps)
+        elif step.copy is not None:
+            found = self._views[AUTHORIZATION_POLICY].ours[key].guard or guard
+            manifest = standing_for(step.copy, found, found.rules)
+        else:
+            manifest = standing_for(key, guard, (EVERYTHING,))
+        manifest = with_labels(manifest, self._labels)
         return Write(AUTHORIZATION_POLICY, manifest, content_digest(manifest))
+
+    def _first(self, obstacle: ObjectKey) -> str:
+        """What has to happen to *obstacle* before what waits for it."""
+        what = "there" if obstacle in self._desired else "gone"
+        return f"is to be {what} first: both guard some of the same pods"
 
     def _ranked(self, keys: Iterable[ObjectKey]) -> Iterator[tuple[ObjectKey, int]]:
         for key in keys:

@@ -34,7 +34,7 @@ class Reporter:
 
     Nothing is published before every kind was read, and it counts as complete only while discovery says so, and
     *others*, who publish beside it; call `look` when their answer has changed. *pods* is told what happens to pods, so
-    that they are watched but once.
+    that they are watched but once, and *roots* the root namespaces of the meshes.
     """
 
     def __init__(
@@ -43,6 +43,7 @@ class Reporter:
         discovery: Discovery,
         others: Callable[[], bool] = lambda: True,
         pods: Callable[[WatchEvent], None] = lambda event: None,
+        roots: Callable[[frozenset[str]], None] = lambda namespaces: None,
     ) -> None:
         self.publication = Publication()
         self.counts = Counts()
@@ -50,6 +51,7 @@ class Reporter:
         self._discovery = discovery
         self._others = others
         self._pods = pods
+        self._roots = roots
         self._unread: dict[Kind, str] = dict.fromkeys(INPUT_KINDS, "")
         self._wake = asyncio.Event()
         self._findings: tuple[Finding, ...] = ()
@@ -107,6 +109,7 @@ class Reporter:
                 continue
             changes = self._discovery.run()
             self.counts.runs += 1
+            self._roots(self._discovery.root_namespaces)
             records = {str(key): None if found is None else encode(found) for key, found in changes.items()}
             complete = self._discovery.complete and self._others()
             if records or complete != self.publication.complete:

@@ -77,7 +77,13 @@ async def run_agent(kube: KubeClient, options: Options) -> None:
     """Run the agent of the cluster that *kube* speaks to, until cancelled. Raises `BadOption`."""
     outputs = Outputs(options.cluster, options.namespace)
     verifier = Verifier()
-    reporter = Reporter(kube, Discovery(options.cluster, options.namespace), lambda: certifier.known, pods=verifier.see)
+    reporter = Reporter(
+        kube,
+        Discovery(options.cluster, options.namespace),
+        lambda: certifier.known,
+        pods=verifier.see,
+        roots=lambda namespaces: applier.rooted(namespaces),
+    )
     link = Link(lambda: restarter.look())
     restarter = Restarter(kube, options.namespace, linked=lambda: link.up)
     certificates = Certificates(options.cluster, options.namespace, restarter, verifier.presented)

@@ -373,6 +373,11 @@ class Discovery:
         return all(config is None or config.config is not None for config in configs)
 
     @property
+    def root_namespaces(self) -> frozenset[str]:
+        """Those of the meshes as of what was fed last: policies there are for the pods of all namespaces."""
+        return frozenset(namespace for (namespace, _), _ in self._planes.items())
+
+    @property
     def evaluations(self) -> int:
         """Functions evaluated since the start: what a change cost."""
         return self._graph.evaluations

@@ -6,6 +6,7 @@ Istio's published rules are the judge.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import repeat
 from typing import Any
 
 import orjson
@@ -33,6 +34,8 @@ PODS = {name: Workload("default", {"app": name}) for name in SELECTS.values()} |
     "gateway": Workload(ROOT, {"istio": "ingressgateway"})
 }
 OURS = ownership_labels("cluster1", "gloo-mesh")
+AT_ONCE = 4  # writes and prunes under way
+OLDEST_FIRST = repeat(0)
 SMALL = 200  # bytes of one part: room for two or three callers
 
 
@@ -88,12 +91,15 @@ class Agent:
         self.restart({})
 
     def restart(self, desired: Cluster) -> None:
+        """Begin again; what was under way never arrives."""
         self.outputs, self.queue = Outputs("cluster1", "gloo-mesh"), WorkQueue[ObjectKey]()
+        self.under_way: list[tuple[ObjectKey, Write | Prune, Cluster]] = []
         self.receive(desired)
         listed = [self.stored(manifest) for manifest in self.cluster.values()]
         self.queue.add(self.outputs.replaced(AUTHORIZATION_POLICY, listed), self.now)
 
     def receive(self, desired: Cluster) -> None:
+        self.wish = desired
         records: dict[str, bytes | None] = dict.fromkeys(self.outputs.records())
         records.update((str(key), orjson.dumps(manifest)) for key, manifest in desired.items())
         self.queue.add(self.outputs.receive(records, complete=True), self.now)
@@ -103,28 +109,38 @@ class Agent:
         found = with_labels(manifest, OURS)
         return found | {"metadata": {**found["metadata"], "resourceVersion": str(self.version), "uid": "u"}}
 
-    def steps(self, refused: Iterator[bool]) -> Iterator[None]:
-        """Each write and prune until nothing is left to do; *refused* tells which of them the cluster refuses."""
+    def steps(self, refused: Iterator[bool], arrivals: Iterator[int] = OLDEST_FIRST) -> Iterator[Cluster]:
+        """What was wished for at each write and prune, until nothing is left to do.
+
+        *refused* tells which of them the cluster refuses, *arrivals* which of several under way comes next, by number.
+        """
         while True:
-            key = self.queue.take(self.now)
-            if key is None:
+            while len(self.under_way) < AT_ONCE and (key := self.queue.take(self.now)) is not None:
+                action = self.outputs.decide(key)
+                if isinstance(action, Write | Prune):
+                    self.under_way.append((key, action, self.wish))
+                else:
+                    self.queue.done(key)
+            if not self.under_way:
                 due = self.queue.next_due()
                 if due is None:
                     return
                 self.now = due
                 continue
-            action = self.outputs.decide(key)
-            if action is not None and next(refused):
+            key, action, wish = self.under_way.pop(next(arrivals) % len(self.under_way))
+            if next(refused):
+                self.queue.add(self.outputs.failed(key), self.now)
                 self.queue.failed(key, self.now)
                 continue
             if isinstance(action, Write):
-                self.cluster[key] = without_labels(action.manifest)
-                self.queue.add(self.outputs.wrote(key, action, self.stored(self.cluster[key])), self.now)
-            elif isinstance(action, Prune):
+                written = without_labels(action.manifest)
+                self.cluster[key_of(written)] = written
+                self.queue.add(self.outputs.wrote(key, action, self.stored(written)), self.now)
+            else:
                 gone = self.stored(self.cluster.pop(key))
                 self.queue.add(self.outputs.removed(AUTHORIZATION_POLICY, gone), self.now)
             self.queue.done(key)
-            yield
+            yield wish
 
 
 def without_labels(manifest: Manifest) -> Manifest:

@@ -66,6 +66,19 @@ async def test_write_reports_come_and_go_and_do_not_make_it_complete(reporter: R
     assert not reporter.publication.records
 
 
+async def test_the_root_namespaces_of_meshes_are_told(bare_cluster: EmbeddedCluster, kube: KubeClient) -> None:
+    await bare_cluster.load(deployed("cluster1", 1))
+    told: list[frozenset[str]] = []
+    reporter = Reporter(kube, Discovery("cluster1", "gloo-mesh"), roots=told.append)
+    task = asyncio.create_task(reporter.run())
+
+    await until(lambda: told)
+
+    assert told[0] == {"istio-system"}
+    task.cancel()
+    await asyncio.wait([task])
+
+
 async def test_who_else_wants_to_know_of_pods_is_told(bare_cluster: EmbeddedCluster, kube: KubeClient) -> None:
     await bare_cluster.load(deployed("cluster1", 1))
     told: list[WatchEvent] = []

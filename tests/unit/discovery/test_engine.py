@@ -212,6 +212,16 @@ def test_a_mesh_keeps_its_last_readable_config():
     assert follower.discovery.problems() == ()
 
 
+def test_the_root_namespace_of_a_mesh_is_that_of_its_control_plane():
+    follower = Follower()
+    assert follower.discovery.root_namespaces == frozenset()
+
+    follower.set(istiod(), mesh_config("{}"))
+    follower.run()
+
+    assert follower.discovery.root_namespaces == {"istio-system"}
+
+
 def test_discovery_is_incomplete_while_a_mesh_config_was_never_readable():
     follower = Follower()
     follower.set(istiod(), mesh_config("]"))
