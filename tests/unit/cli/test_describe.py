@@ -208,6 +208,26 @@ def test_what_was_seen_under_the_root_before_is_not_told() -> None:
     assert found.facts["Pods' certificates"] == "not known"
 
 
+def test_a_destination_names_the_access_policies_at_fault_too() -> None:
+    """They close it, or let some of their callers in; its own status lists what it accepted."""
+    by_name = {each["metadata"]["name"]: each for each in load_yaml(WALKTHROUGH / "in.yaml")}
+    reviews = parse(by_name["reviews-default-cluster1"])
+    assert isinstance(reviews, Destination)
+    faulty, other = (
+        AccessPolicy(
+            metadata=ObjectMeta(name=name, namespace="gloo-mesh"),
+            spec=AccessPolicySpec(),
+            status=AccessPolicyStatus(destinations={ref: ApprovalStatus(state=ApprovalState.INVALID)}),
+        )
+        for name, ref in (("faulty", reviews.ref.key), ("other", "ratings-default-cluster1.gloo-mesh."))
+    )
+
+    found = describe_object(reviews, Known.of([faulty, other]))
+
+    (section,) = (each for each in found.sections if each.title == "Access policies")
+    assert section.rows == (("gloo-mesh/faulty", "INVALID", "anybody"),)
+
+
 def test_an_access_policy_tells_who_may_call_what_on_which_cluster() -> None:
     """The callers in words, then the destinations and the workloads, each with its cluster."""
     objects = [parse(manifest) for manifest in load_yaml(WALKTHROUGH / "in.yaml")]

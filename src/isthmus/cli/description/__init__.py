@@ -46,7 +46,7 @@ _KINDS: dict[type[Resource], _Kind] = {
     VirtualMesh: _Kind(virtual_mesh.describe, (Mesh, Destination)),
     Mesh: _Kind(mesh.describe, (Workload, Destination)),
     Workload: _Kind(workload.describe, (Mesh, Destination)),
-    Destination: _Kind(destination.describe, (Mesh, Workload, TrafficPolicy)),
+    Destination: _Kind(destination.describe, (Mesh, Workload, TrafficPolicy, AccessPolicy)),
     KubernetesCluster: _Kind(cluster.describe, (Mesh, Workload, Destination)),
     TrafficPolicy: _Kind(traffic_policy.describe, (Mesh, Destination, TrafficPolicy)),
     VirtualDestination: _Kind(virtual_destination.describe, (Destination, TrafficPolicy)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from isthmus.api.common import ApprovalState
 from isthmus.api.discovery import Destination
 from isthmus.api.traffic_policy import TrafficPolicy
 from isthmus.cli.description.access_policy import callers
@@ -73,12 +74,26 @@ def describe(destination: Destination, known: Known) -> Parts:
     meshes = tuple((ref.name,) for ref in applied.federated_to_meshes) if applied else ()
     sections.append(Section("Federated to", ("MESH",), meshes))
     sections += _traffic(destination, known)
-    allowing = tuple(
-        (f"{found.ref.namespace}/{found.ref.name}", callers(found.spec) if found.spec is not None else "")
-        for found in (status.applied_access_policies if status else ())
-    )
-    sections.append(Section("Access policies", ("POLICY", "CALLERS"), allowing))
+    sections.append(Section("Access policies", ("POLICY", "STATE", "CALLERS"), tuple(_access(destination, known))))
     return facts, sections
+
+
+def _access(destination: Destination, known: Known) -> Iterator[tuple[str, str, str]]:
+    """The access policies on *destination*: those that it accepted, then those at fault, which may close it too.
+
+    Its status lists the first, as the reference has it; the others say so themselves.
+    """
+    accepted = destination.status.applied_access_policies if destination.status else ()
+    for found in accepted:
+        yield (
+            name_of(found.ref.ref),
+            ApprovalState.ACCEPTED.value,
+            callers(found.spec) if found.spec is not None else "",
+        )
+    for policy in known.access_policies:
+        outcome = policy.status.destinations.get(destination.ref.key) if policy.status else None
+        if outcome is not None and outcome.state is not ApprovalState.ACCEPTED:
+            yield name_of(policy.ref), state_of(outcome), callers(policy.spec)
 
 
 def _shifting(destination: Destination, known: Known) -> Iterator[tuple[str, str]]:

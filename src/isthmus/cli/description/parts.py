@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from isthmus.api.access_policy import AccessPolicy
 from isthmus.api.base import Resource
 from isthmus.api.common import ApprovalStatus, DestinationSelector, ObjectRef
 from isthmus.api.discovery import Destination, Mesh, Workload
@@ -42,6 +43,7 @@ class Known(msgspec.Struct, frozen=True):
     workloads: tuple[Workload, ...] = ()
     destinations: tuple[Destination, ...] = ()
     traffic_policies: tuple[TrafficPolicy, ...] = ()
+    access_policies: tuple[AccessPolicy, ...] = ()
 
     @classmethod
     def of(cls, resources: Iterable[Resource]) -> Known:
@@ -52,6 +54,7 @@ class Known(msgspec.Struct, frozen=True):
             workloads=tuple(item for item in found if isinstance(item, Workload)),
             destinations=tuple(item for item in found if isinstance(item, Destination)),
             traffic_policies=tuple(item for item in found if isinstance(item, TrafficPolicy)),
+            access_policies=tuple(item for item in found if isinstance(item, AccessPolicy)),
         )
 
 
