@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from isthmus.cli.access_text import MOST_NAMED, print_changes
+from isthmus.api.access_policy import AccessPolicy
+from isthmus.cli.access_text import MOST_NAMED, origins, print_changes
 from isthmus.model.ref import Ref
-from isthmus.translate.access.reachability import Change, Reach
+from isthmus.translate.access.evaluation import Effect, Policy
+from isthmus.translate.access.reachability import Change, Deciding, Reach
+from isthmus.translate.output import StatusKey
+from isthmus.translate.parents import parents_annotation
 
 CALLEE = (Ref("cluster1", "default", "reviews"),)
 
@@ -41,3 +45,17 @@ def test_of_very_many_names_the_first_are_told_and_how_many_more(
     _, line, _ = capsys.readouterr().out.splitlines()
     assert line.startswith("  callers   default/c00@cluster1, default/c01@cluster1")
     assert line.endswith(end)
+
+
+@pytest.mark.parametrize(
+    ("behind", "named"),
+    [((), ("AccessPolicy gloo-mesh/p", "AccessPolicy gloo-mesh/q")), (("q",), ("AccessPolicy gloo-mesh/q",))],
+)
+def test_of_merged_policies_those_that_let_the_call_pass_are_named(
+    behind: tuple[str, ...], named: tuple[str, ...]
+) -> None:
+    merged = parents_annotation(tuple(StatusKey(AccessPolicy.KIND, "gloo-mesh", name) for name in ("p", "q")))
+    policy = Policy("default", "reviews", {}, None, Effect("ALLOW", ()), merged)
+
+    assert origins(Deciding(policy, tuple(Ref("", "gloo-mesh", name) for name in behind))) == named
+    assert origins(Deciding(Policy("default", "mine", {}, None, Effect("ALLOW", ()), {}))) == ()
