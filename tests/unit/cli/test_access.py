@@ -232,6 +232,36 @@ def test_a_virtual_mesh_that_no_longer_denies_opens_all_that_no_policy_guards(tm
     assert opened == {f"default/{n}@{c}" for n in ("productpage", "ratings") for c in ("cluster1", "cluster2")}
 
 
+def test_a_virtual_gateway_opens_the_pods_of_the_services_that_it_selects(tmp_path: Path) -> None:
+    gateway = {
+        "apiVersion": "networking.enterprise.mesh.gloo.solo.io/v1beta1",
+        "kind": "VirtualGateway",
+        "metadata": {"name": "front", "namespace": "gloo-mesh"},
+        "spec": {
+            "ingressGatewaySelectors": [
+                {
+                    "portName": "http",
+                    "destinationSelectors": [
+                        {"kubeServiceMatcher": {"labels": {"app": "ratings"}, "clusters": ["cluster1"]}}
+                    ],
+                }
+            ],
+            "connectionHandlers": [{"http": {"routeConfig": [{"virtualHostSelector": {"namespaces": ["*"]}}]}}],
+        },
+    }
+    write(tmp_path / "gateway.yaml", gateway)
+
+    result = access("matrix", "default", "--diff", "-f", str(tmp_path / "gateway.yaml"), "-o", "json")
+    taken = access(
+        "matrix", "--diff", "--delete", "virtualgateway/front", "--from", str(tmp_path / "gateway.yaml"), "-o", "json"
+    )
+
+    opened = {callee for change in json.loads(result.stdout)["changes"] for callee in change["callees"]}
+    closed = {callee for change in json.loads(taken.stdout)["changes"] for callee in change["callees"]}
+    assert (result.exit_code, taken.exit_code) == (2, 0)
+    assert opened == closed == {"default/ratings@cluster1"}
+
+
 def test_a_comparison_of_some_destinations_says_what_one_of_all_would(tmp_path: Path) -> None:
     """Changes of AccessPolicies read only what they select; with a VirtualMesh among them everything is read."""
     virtual_mesh = next(each for each in load_yaml(CASES / "cli/walkthrough/in.yaml") if each["kind"] == "VirtualMesh")

@@ -274,7 +274,7 @@ fleets_of_objects = st.tuples(
 ).map(lambda drawn: {(each.KIND, each.ref): each for each in (*three_clusters(), *itertools.chain(*drawn))})
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(fleets_of_objects, st.sampled_from(("", "default", "b-c", "istio-system")))
 def test_a_part_of_a_fleet_is_translated_as_the_engine_does(
     drawn: Mapping[tuple[Kind, Ref], Resource], namespace: str
@@ -296,7 +296,7 @@ def test_a_part_of_a_fleet_is_translated_as_the_engine_does(
     assert {key: output.payload() for key, output in fleet.emitted.policies.items() if about(key)} == expected
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(fleets_of_objects, st.sampled_from(("default", "b-c")))
 def test_who_knows_a_service_is_told_alike_of_a_part_and_of_all(
     drawn: Mapping[tuple[Kind, Ref], Resource], namespace: str

@@ -544,7 +544,7 @@ class Reachability:
         if callee.trouble:
             return f"not known there: the federation of {name} failed: {'; '.join(callee.trouble)}"
         if callee.known_to:
-            return f"not known there: {name} is federated, but not to mesh {identity.mesh.name} of {caller.cluster}"
+            return f"not known there: other meshes know {name}, but not mesh {identity.mesh.name} of {caller.cluster}"
         return f"not known there: {name} is not federated to other clusters, and the caller is on {caller.cluster}"
 
     def _grounds(
