@@ -26,8 +26,10 @@ GENERATED = ipaddress.ip_network("240.0.0.0/4")
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 _REQUESTS = (("HTTP", "HTTP2", "GRPC"), ("TCP",))
 """Protocols of ports to which requests may be sent as they are; the first group that a service has counts."""
-_BY_NAME = ("HTTP", "HTTP2", "GRPC", "HTTPS", "TLS")
+_BY_NAME = ("HTTP", "HTTP2", "GRPC")
 """Protocols that tell host names at one address apart."""
+_BY_SNI = ("HTTPS", "TLS")
+"""Protocols of which istiod tells host names apart only where none has an address, by what clients ask for."""
 
 
 class Written(msgspec.Struct, frozen=True, gc=False):
@@ -160,9 +162,14 @@ def _host_problems(service: ExternalService) -> Iterator[Problem]:
         elif host in wildcards and len(wildcards) < len(service.hosts) and not service.endpoints:
             message = f"DNS has no address of {host}: give endpoints, or write it in a Destination of its own"
             yield Problem(path, "Contradiction", message)
-    mute = [port.protocol or "TCP" for port in service.ports if (port.protocol or "TCP") not in _BY_NAME]
+    anywhere = not service.addresses and _resolution(service) == "NONE"
+    telling = (*_BY_NAME, *_BY_SNI) if anywhere else _BY_NAME
+    mute = [protocol for port in service.ports if (protocol := port.protocol or "TCP") not in telling]
     if mute and len({host.lower() for host in service.hosts}) > 1:
-        message = f"a port that speaks {mute[0]} cannot tell several host names apart: write a Destination for each"
+        message = (
+            f"at a port that speaks {mute[0]} several host names of one address are not told apart: write a Destination "
+            "for each"
+        )
         yield Problem(f"{PATH}.hosts", "Contradiction", message)
 
 
