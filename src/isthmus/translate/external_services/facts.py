@@ -167,8 +167,8 @@ def _host_problems(service: ExternalService) -> Iterator[Problem]:
     mute = [protocol for port in service.ports if (protocol := port.protocol or "TCP") not in telling]
     if mute and len({host.lower() for host in service.hosts}) > 1:
         message = (
-            f"at a port that speaks {mute[0]} several host names of one address are not told apart: write a Destination "
-            "for each"
+            f"at a port that speaks {mute[0]} several host names of one address are not told apart: write a "
+            "Destination for each"
         )
         yield Problem(f"{PATH}.hosts", "Contradiction", message)
 
