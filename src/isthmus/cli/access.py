@@ -119,6 +119,7 @@ def can(
         changes = _changes(files, delete)
         scope = Scope(frozenset((source.namespace, target.namespace)))
         before, after = _read(saved, changes, scope, False, contexts, namespace, kubeconfig, kubecontext)
+        access_text.print_notes(after.faults if after is not None else ())
         _, fleet = fleets(before, after, namespace)
         try:
             verdict = Reachability(fleet).can(source, target, request)
@@ -182,6 +183,7 @@ def matrix(
     scope = Scope(frozenset(namespaces or ()))
     with _at_rest():
         found, changed = _read(saved, changes, scope, diff, contexts, namespace, kubeconfig, kubecontext)
+        access_text.print_notes(changed.faults if changed is not None else ())
         old, new = fleets(found, changed, namespace)
         numbered, effects = identities(old, new), Effects()
         after = Reachability(new, numbered, effects)

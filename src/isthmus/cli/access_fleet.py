@@ -27,6 +27,7 @@ from isthmus.cli.files import Document
 from isthmus.istio.kinds import AUTHORIZATION_POLICY
 from isthmus.model.ref import Ref
 from isthmus.translate.access.emission import Emission
+from isthmus.translate.access.facts import problems_of
 from isthmus.translate.access.reachability import Fleet, Roster, spelled
 from isthmus.translate.facts import MeshFacts, ServiceFacts, mesh_facts
 from isthmus.translate.selectors import Rule, Term, rules_of, selects, terms_of_rule, terms_of_service
@@ -60,6 +61,8 @@ class Found(msgspec.Struct):
     own: Own
     unseen: tuple[str, ...] = ()
     """Of which clusters the users' own AuthorizationPolicies are not known, and why."""
+    faults: tuple[str, ...] = ()
+    """What is wrong with AccessPolicies that a change brings."""
 
 
 class Deletion(msgspec.Struct, frozen=True):
@@ -293,6 +296,12 @@ def changed(found: Found, changes: Changes, namespace: str) -> Found:
                 born = old.metadata.creation_timestamp if old is not None else YOUNGEST
                 metadata = msgspec.structs.replace(resource.metadata, creation_timestamp=born)
                 objects[ref] = msgspec.structs.replace(resource, metadata=metadata)
+    after.faults = tuple(
+        f"AccessPolicy {ref.namespace}/{ref.name} has a fault and allows nobody: {problem}"
+        for ref, policy in after.objects[AccessPolicy].items()
+        if isinstance(policy, AccessPolicy) and policy is not found.objects[AccessPolicy].get(ref)
+        for problem in problems_of(policy.spec)
+    )
     return after
 
 

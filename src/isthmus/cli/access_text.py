@@ -188,10 +188,15 @@ def _symbol(reach: Reach) -> str:
     return typer.style(symbol, fg=colour) if colour else symbol
 
 
-def _print_unseen(unseen: Iterable[str]) -> None:
-    for each in unseen:
+def print_notes(texts: Iterable[str]) -> None:
+    """What deserves attention beside an answer, on standard error."""
+    for each in texts:
         typer.secho("note: ", fg="yellow", nl=False, err=True)
-        typer.echo(f"AuthorizationPolicies that users wrote are not counted in on cluster {each}", err=True)
+        typer.echo(each, err=True)
+
+
+def _print_unseen(unseen: Iterable[str]) -> None:
+    print_notes(f"AuthorizationPolicies that users wrote are not counted in on cluster {each}" for each in unseen)
 
 
 def _listed(texts: Sequence[str]) -> str:

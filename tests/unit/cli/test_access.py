@@ -232,6 +232,19 @@ def test_a_virtual_mesh_that_no_longer_denies_opens_all_that_no_policy_guards(tm
     assert opened == {f"default/{n}@{c}" for n in ("productpage", "ratings") for c in ("cluster1", "cluster2")}
 
 
+def test_a_policy_with_a_fault_of_its_own_is_told(tmp_path: Path) -> None:
+    """It closes its destinations, whatever else it says."""
+    policy = load_yaml(CASE / "policy.yaml")[0]
+    faulty = {**policy, "spec": {**policy["spec"], "allowedMethods": ["get"]}}
+    write(tmp_path / "faulty.yaml", faulty)
+
+    result = access("matrix", "--diff", "-f", str(tmp_path / "faulty.yaml"), "-o", "json")
+
+    name = policy["metadata"]["name"]
+    assert (result.exit_code, json.loads(result.stdout)["closes"]) == (0, True)
+    assert f"note: AccessPolicy gloo-mesh/{name} has a fault and allows nobody: spec.allowedMethods[0]" in result.stderr
+
+
 def test_a_virtual_gateway_opens_the_pods_of_the_services_that_it_selects(tmp_path: Path) -> None:
     gateway = {
         "apiVersion": "networking.enterprise.mesh.gloo.solo.io/v1beta1",
