@@ -100,6 +100,36 @@ def test_a_dry_run_decides_nothing() -> None:
     assert decide(policy("deny", dry=True, action="DENY", rules=[{}])).answer is YES
 
 
+def test_somebody_else_is_asked_in_a_dry_run_too() -> None:
+    """Istio takes the annotation of ALLOW and DENY policies alone."""
+    ask = policy("ask", dry=True, action="CUSTOM", provider={"name": "opa"}, rules=[{}])
+
+    assert decide(ask).answer is DEPENDS
+
+
+def test_a_port_that_there_is_not_is_none() -> None:
+    """As a rule with a port that is no number: of an ALLOW policy it is left out, another policy gets wider."""
+    beyond = [rule(operation={"ports": ["65536"]})]
+
+    assert decide(policy(rules=[rule(operation={"notPorts": ["65536"]})])).answer is NO
+    assert decide(policy(action="DENY", rules=beyond)).answer is NO
+
+
+def test_an_account_without_a_namespace_is_of_the_policys_own() -> None:
+    """Also where another policy says the same in another namespace."""
+    only = [rule(source={"serviceAccounts": ["sleep"]})]
+    everywhere = (policy(namespace="foo", rules=only), policy(namespace="default", rules=only))
+
+    assert decide(*everywhere).answer is NO
+    assert decide(*everywhere, workload=Workload("default", {})).answer is YES
+
+
+def test_a_policy_of_the_root_namespace_counts_once_there() -> None:
+    (found,) = Policies([policy("all", ROOT, rules=[{}])], ROOT).of(Workload(ROOT, {}))
+
+    assert found.key == f"{ROOT}/all"
+
+
 # --- whom policies are for --------------------------------------------------------------------------------------------
 
 
