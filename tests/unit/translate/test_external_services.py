@@ -195,6 +195,26 @@ def test_meshes_that_do_not_know_each_other_may_have_one_host_name_twice() -> No
     assert set(entries(engine)) == {("cluster1", "one"), ("cluster2", "one"), ("cluster3", "two")}
 
 
+@pytest.mark.parametrize(
+    ("port", "mixed"),
+    [
+        (ExternalServicePort(80, "web", "HTTP"), False),
+        (ExternalServicePort(80, "db", "TCP"), True),
+        (ExternalServicePort(81, "db", "TCP"), False),
+    ],
+)
+def test_an_address_is_shared_only_where_calls_are_told_apart(port: ExternalServicePort, mixed: bool) -> None:
+    """By the host that requests name."""
+    old = external("old", "old.example", age="2026-01-01T00:00:00Z", addresses=("10.0.0.7",))
+    young = external("young", "young.example", age="2026-02-01T00:00:00Z", addresses=("10.0.0.7",), ports=(port,))
+    engine = running(young, old)
+
+    errors = status(engine, "young").errors
+
+    assert any("10.0.0.7 has the ports of Destination old.gloo-mesh." in error for error in errors) is mixed
+    assert status(engine, "old").state is ApprovalState.ACCEPTED
+
+
 def test_a_service_that_comes_with_the_name_takes_it() -> None:
     name = "ratings.default.svc.cluster2.global"
     engine = running(external("legacy", name))

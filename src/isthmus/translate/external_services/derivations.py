@@ -78,6 +78,9 @@ class ExternalServices:
         self._by_host: Index[str, Ref, Placed] = graph.index(
             "external services by host name", self._placed, lambda _, placed: placed.facts.hosts
         )
+        self._by_address: Index[str, Ref, Placed] = graph.index(
+            "external services by address", self._placed, lambda _, placed: placed.facts.addresses
+        )
         self._by_name: Index[str, Ref, Placed] = graph.index(
             "external services by name", self._placed, lambda _, placed: (placed.facts.name,)
         )
@@ -150,6 +153,14 @@ class ExternalServices:
             older = self._older(placed, fetch.group(self._by_host, host))
             if older is not None:
                 errors.append(f"{said} already belongs to Destination {older.key}, which is older")
+        for address in facts.addresses:
+            claims = fetch.group(self._by_address, address)
+            older = self._older(placed, [claim for claim in claims if claim[1].facts.mixes_with(facts)])
+            if older is not None:
+                errors.append(
+                    f"spec.externalService.addresses: {address} has the ports of Destination {older.key}, which is "
+                    "older, and calls of ports that do not speak HTTP are not told apart: leave the address out"
+                )
         later: tuple[str, ...] = ()
         if not placed.meshes:
             what = (

@@ -66,6 +66,11 @@ class ExternalFacts(msgspec.Struct, frozen=True, gc=False):
         """Whether an address is generated. Connections that go where their caller wants keep their own."""
         return not self.addresses and self.resolution != "NONE"
 
+    def mixes_with(self, other: ExternalFacts) -> bool:
+        """Whether proxies could not tell calls of this from those of *other* at one address."""
+        mine, theirs = ({port.number: port.protocol for port in facts.ports} for facts in (self, other))
+        return any({mine[number], theirs[number]} - {*_BY_NAME} for number in mine.keys() & theirs.keys())
+
     def ports_of_requests(self) -> tuple[istio.Port, ...]:
         """The ports to which requests may be sent, of those that say they speak HTTP if any does."""
         for protocols in _REQUESTS:
