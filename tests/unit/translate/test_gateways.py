@@ -45,9 +45,11 @@ from isthmus.api.virtual_gateway import (
     RouteConfig,
     ServerTlsMode,
     SslConfig,
+    SslParameters,
     TcpAction,
     TcpHandler,
     TcpHost,
+    TlsVersion,
     VirtualGateway,
     VirtualGatewaySpec,
 )
@@ -66,6 +68,7 @@ from isthmus.istio.objects import DestinationRule, Gateway, HttpRoute, ServiceEn
 from isthmus.model.ref import Ref
 from isthmus.translate import Engine, StatusKey
 from isthmus.translate.gateways.delegation import appended, cycle_from
+from isthmus.translate.gateways.listeners import listener_problems
 from isthmus.translate.gateways.objects import apart, common_names, covers, object_name
 from isthmus.translate.gateways.routes import route_problems
 from isthmus.translate.gateways.routing import proportions
@@ -638,6 +641,23 @@ def test_paths_and_hosts_that_http_does_not_know_are_said(route: Route, text: st
     assert [
         str(problem).startswith(f"spec.routes[0].{text}") for problem in route_problems(route, "spec.routes[0]")
     ] == [True]
+
+
+def test_versions_of_tls_that_leave_none_are_said() -> None:
+    parameters = SslParameters(TlsVersion.TLSV1_3, TlsVersion.TLSV1_2)
+    ssl = SslConfig(secret_name="shop", tls_mode=ServerTlsMode.SIMPLE, parameters=parameters)
+    handler = ConnectionHandler(
+        http=HttpHandler(route_config=(RouteConfig(virtual_host_selector=ObjectSelector()),)),
+        connection_options=ConnectionOptions(ssl_config=ssl),
+    )
+
+    (problem,) = listener_problems(
+        VirtualGatewaySpec(
+            ingress_gateway_selectors=(IngressGatewaySelector(port_name="https"),), connection_handlers=(handler,)
+        )
+    )
+
+    assert "minimumProtocolVersion: TLSv1_3 is later than maximumProtocolVersion, TLSv1_2" in str(problem)
 
 
 def routed_at_gateway(shift: tuple[WeightedDestination, ...], **selected: Any) -> list[tuple[str, str, int]]:

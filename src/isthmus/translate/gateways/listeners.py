@@ -47,6 +47,7 @@ from isthmus.translate.selectors import Rule, rules_of
 from isthmus.translate.seniority import Seniority, seniority
 from isthmus.translate.traffic.fields import Field, Value, policy_problems, reference_problems, service_problems
 
+_VERSIONS = tuple(TlsVersion)  # from old to new, behind the one that leaves it open
 HANDLER = "spec.connectionHandlers[0]"
 ROUTES = f"{HANDLER}.http.routeConfig"
 ANY_NAME = ("*",)
@@ -294,6 +295,11 @@ def _ssl_problems(config: SslConfig, handler: ConnectionHandler) -> Iterator[Pro
     if config.verify_subject_alt_name and mode is not ServerTlsMode.MUTUAL:
         message = "is about certificates of clients: they are asked for with tlsMode MUTUAL"
         yield Problem(f"{path}.verifySubjectAltName", "Contradiction", message)
+    if config.parameters is not None:
+        least, most = config.parameters.minimum_protocol_version, config.parameters.maximum_protocol_version
+        if most is not TlsVersion.TLS_AUTO and _VERSIONS.index(least) > _VERSIONS.index(most):
+            message = f"{least.value} is later than maximumProtocolVersion, {most.value}, so that nobody could connect"
+            yield Problem(f"{path}.parameters.minimumProtocolVersion", "Contradiction", message)
 
 
 def _http_problems(handler: HttpHandler) -> Iterator[Problem]:
