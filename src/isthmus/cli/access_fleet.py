@@ -231,12 +231,11 @@ def _take_own(own: Own, deletion: Deletion) -> None:
 def _add(found: Found, documents: Iterable[Document], namespace: str, *, once: bool = False) -> None:
     """Put *documents* in place of what has their identity, which with *once* none of them may share."""
     errors = []
-    seen: dict[tuple[type[Resource], Ref], str] = {}
     for document in documents:
         manifest = document.manifest
         kind = BY_KIND.get((str(manifest.get("apiVersion")), str(manifest.get("kind"))))
         if manifest.get("kind") == AUTHORIZATION_POLICY.kind:
-            _add_own(found.own, document)
+            _add_own(found.own, document, once=once)
         elif kind is not None and kind in found.objects:
             metadata = manifest.get("metadata")
             if isinstance(metadata, dict) and not metadata.get("namespace"):
@@ -245,17 +244,21 @@ def _add(found: Found, documents: Iterable[Document], namespace: str, *, once: b
             if isinstance(resource, ParseFailure):
                 errors.append(str(resource))
                 continue
-            if once and (kind, resource.ref) in seen:
-                name = f"{kind.KIND.kind} {resource.ref.namespace}/{resource.ref.name}"
-                before = seen[kind, resource.ref]
-                raise Failure(f"{document.source}: {name} stands in {before} already", "name every object once")
-            seen[kind, resource.ref] = document.source
+            if once and resource.ref in found.objects[kind]:
+                raise _twice(document, kind.KIND.kind, resource.ref)
             found.objects[kind][resource.ref] = resource
     if errors:
         raise Failure("\n".join(errors), "mend the objects; the management plane can't read them either")
 
 
-def _add_own(own: Own, document: Document) -> None:
+def _twice(document: Document, kind: str, ref: Ref) -> Failure:
+    where = f" on cluster {ref.cluster}" if ref.cluster else ""
+    return Failure(
+        f"{document.source}: {kind} {ref.namespace}/{ref.name}{where} stands twice", "name every object once"
+    )
+
+
+def _add_own(own: Own, document: Document, *, once: bool) -> None:
     if (fault := fault_of(document.manifest)) is not None:
         raise Failure(f"{document.source}: AuthorizationPolicy: {fault}", "mend the object")
     metadata = document.manifest["metadata"]
@@ -266,6 +269,8 @@ def _add_own(own: Own, document: Document) -> None:
             f"{document.source}: AuthorizationPolicy {namespace}/{name} does not say on which cluster it is",
             f"name the cluster in its annotation {CLUSTER_ANNOTATION}",
         )
+    if once and (namespace, name) in own.get(cluster, {}):
+        raise _twice(document, AUTHORIZATION_POLICY.kind, Ref(cluster, namespace, name))
     manifest = {**document.manifest, "metadata": {**metadata, "namespace": namespace}}
     own.setdefault(cluster, {})[namespace, name] = manifest
 
@@ -289,6 +294,12 @@ def changed(found: Found, changes: Changes, namespace: str) -> Found:
                 f"`meshctl get {missing.plural} -A` lists those that there are",
             )
     _add(after, changes.documents, namespace)
+    clusters = {mesh.cluster for mesh in _meshes(after)}
+    if strangers := sorted(after.own.keys() - found.own.keys() - clusters):
+        raise Failure(
+            f"AuthorizationPolicies are for cluster {', '.join(strangers)}, of which no mesh is known",
+            f"the clusters with a mesh: {', '.join(sorted(clusters)) or 'none'}",
+        )
     for kind, objects in after.objects.items():
         for ref, resource in objects.items():
             old = found.objects[kind].get(ref)

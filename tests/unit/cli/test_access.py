@@ -366,7 +366,7 @@ def test_a_policy_on_a_service_of_the_root_namespace_counts_for_its_labels_every
         (("nowhere", "--diff", *CHANGE), 1, "no services are chosen, so nothing can be compared"),
         (("--cluster", "cluster9", "--diff", *CHANGE), 1, "no services are chosen, so nothing can be compared"),
         (("--callers", "nowhere", "--diff", *CHANGE), 1, "no callers are chosen, so nothing can be compared"),
-        (("--diff", *CHANGE, *CHANGE), 1, f"AccessPolicy gloo-mesh/ratings stands in {CASE / 'change.yaml'} already"),
+        (("--diff", *CHANGE, *CHANGE), 1, "AccessPolicy gloo-mesh/ratings stands twice"),
     ],
 )
 def test_a_comparison_that_cannot_be_made(words: tuple[str, ...], code: int, message: str) -> None:
@@ -398,6 +398,17 @@ def test_what_is_no_change_does_not_pass_for_one_that_opens_nothing(text: str, m
 
     assert (result.exit_code, result.stdout) == (1, "")
     assert message in " ".join(result.stderr.split())
+
+
+def test_a_policy_of_a_user_is_for_a_cluster_that_is_known_and_stands_once(tmp_path: Path) -> None:
+    write(tmp_path / "nowhere.yaml", own("mine", "cluster9", {}))
+    write(tmp_path / "twice.yaml", own("mine", "cluster2", {}), own("mine", "cluster2", {}))
+
+    nowhere, twice = (access("matrix", "--diff", "-f", str(tmp_path / f"{name}.yaml")) for name in ("nowhere", "twice"))
+
+    assert (nowhere.exit_code, twice.exit_code) == (1, 1)
+    assert "AuthorizationPolicies are for cluster cluster9, of which no mesh is known" in nowhere.stderr
+    assert "AuthorizationPolicy default/mine on cluster cluster2 stands twice" in twice.stderr
 
 
 def test_a_policy_of_a_user_that_is_taken_away_opens_what_it_denied(tmp_path: Path) -> None:
