@@ -26,9 +26,9 @@ spec:
 
 def kinds() -> list[str]:
     """The kinds that the guide's loop gets."""
-    found = re.search(r"for kind in (.*); do", GUIDE.read_text())
+    found = re.search(r"for kind in (.*?); do", GUIDE.read_text(), re.DOTALL)
     assert found is not None
-    return found[1].split()
+    return found[1].replace("\\\n", " ").split()
 
 
 def routes(folder: Path) -> list[dict[str, Any]]:
@@ -48,7 +48,7 @@ def test_what_is_not_applied_yet_would_be_the_youngest(traffic: Clusters, tmp_pa
     fleet.mkdir()
     change.write_text(CHANGE)
     for kind in kinds():
-        got = meshctl("get", kind, "-o", "json", kubeconfig=traffic.kubeconfig)
+        got = meshctl("get", kind, "-A", "-o", "json", kubeconfig=traffic.kubeconfig)
         assert (got.exit_code, got.stderr) == (0, ""), kind
         (fleet / f"{kind}.json").write_text(got.stdout)
 
