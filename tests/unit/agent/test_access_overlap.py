@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from itertools import chain, product, repeat
 from typing import NamedTuple
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from isthmus.agent.outputs import Blocked, Prune, Write
@@ -145,7 +145,25 @@ COURSES = st.builds(
 )
 
 
+STAYS = allow("stays", "default", labels("b", "p"), KLM)
+SEVERAL = (
+    allow("one", ROOT, labels("", "p"), "l"),
+    allow("two", ROOT, labels("", "p"), "m"),
+    allow("three", "default", labels("a", ""), "l"),
+)
+"""None of the first two may allow everything beside what stays; for some of their pods, the third may."""
+SMOOTH = Course((), (), frozenset(), ())
+
+
 @settings(max_examples=200, deadline=None)
+@example([cluster(STAYS), cluster(STAYS, *SEVERAL), cluster(STAYS)], SMOOTH)
+@example(
+    [
+        cluster(allow("one", ROOT, labels("a", ""), "k")),
+        cluster(allow("one", ROOT, labels("a", ""), "l"), allow("two", "default", labels("a", "p"), "k")),
+    ],
+    SMOOTH,
+)
 @given(st.lists(STATES, min_size=1, max_size=4), COURSES)
 def test_each_step_leaves_every_call_as_it_is_or_as_it_is_to_be(states: list[Cluster], course: Course) -> None:
     check(states, course)
