@@ -80,6 +80,6 @@ def _unknown(spec: _Spec) -> Iterator[str]:
         operations = [("to", "operation", each.operation, OPERATION_FIELDS) for each in rule.to or ()]
         for place, what, patterns, known in (*sources, *operations):
             for name in patterns or ():
-                plain = name[3:4].lower() + name[4:] if name.startswith("not") else name
+                plain = name[3:4].lower() + name[4:] if name.startswith("not") and name[3:4].isupper() else name
                 if plain not in known:
                     yield f"Object contains unknown field `{name}` - at `$.spec.rules[{number}].{place}[...].{what}`"

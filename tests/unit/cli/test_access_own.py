@@ -34,6 +34,7 @@ def test_what_istio_knows_is_no_fault(rule: Rule) -> None:
     [
         ({"to": [{"operation": {"path": ["/a"]}}]}, "path", "$.spec.rules[1].to[...].operation"),
         ({"from": [{"source": {"notPaths": ["/a"]}}]}, "notPaths", "$.spec.rules[1].from[...].source"),
+        ({"to": [{"operation": {"notpaths": ["/a"]}}]}, "notpaths", "$.spec.rules[1].to[...].operation"),
     ],
 )
 def test_a_field_that_istio_does_not_know_is_one(rule: Rule, field: str, place: str) -> None:
