@@ -74,6 +74,7 @@ class Plane:
         self._wake = asyncio.Event()
         self._said: tuple[str, ...] = ()
         self._held: dict[str, str] = {}
+        self._pruning: frozenset[str] = frozenset()
 
     def change(self, objects: Mapping[ObjectKey, Resource | None]) -> None:
         """Take changed objects that users wrote."""
@@ -122,6 +123,17 @@ class Plane:
         reason = f"no mesh is found on it, while VirtualMesh {' and '.join(lost)}, which is not found"
         return dict.fromkeys(without, reason)
 
+    def _prunable(self) -> frozenset[str]:
+        """Clusters that may prune what is not published to them.
+
+        None before its agent has reported: of the last known state a part may have been stored before the server died,
+        so that a mesh is known and its services are not; and the report is on its way with whoever would prune.
+        """
+        if self.missing():
+            return frozenset()
+        held = self.held()
+        return frozenset(name for name, known in self._fleet.clusters.items() if known.reported and name not in held)
+
     def _is_there(self, key: ObjectKey) -> bool:
         return self._policies.get(key) is not None or self._fleet.get(key) is not None
 
@@ -130,7 +142,8 @@ class Plane:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            if self._objects or self._reports or self._roots or self.missing() != self._said:
+            changed = self._objects or self._reports or self._roots
+            if changed or self.missing() != self._said or self._prunable() != self._pruning:
                 await self.turn()
 
     async def turn(self) -> None:
@@ -138,8 +151,8 @@ class Plane:
         objects, self._objects = self._objects, {}
         reports, self._reports = self._reports, {}
         roots, self._roots = self._roots, {}
-        missing, held = self.missing(), self.held()
-        self._say(missing, held)
+        self._pruning = self._prunable()
+        self._say(self.missing(), self.held())
         started = time.monotonic()
         async with self.lock:
             if len(objects) < LARGE_BATCH:
@@ -152,7 +165,7 @@ class Plane:
         self.turns.seconds += self.turns.last_seconds
         if result.addresses is not None:
             await self._keep(result.addresses)
-        self._publish(result.payloads, complete=not missing, held=held)
+        self._publish(result.payloads, self._pruning)
         log.debug(
             "translated",
             changes=len(objects) + len(reports),
@@ -198,16 +211,14 @@ class Plane:
             else:
                 return
 
-    def _publish(
-        self, payloads: Mapping[str, Mapping[ObjectKey, bytes | None]], *, complete: bool, held: Collection[str]
-    ) -> None:
+    def _publish(self, payloads: Mapping[str, Mapping[ObjectKey, bytes | None]], prunable: Collection[str]) -> None:
         for cluster in {*payloads, *self.publications}:
             changes = payloads.get(cluster, {})
             publication = self.publications[cluster]
-            is_all = complete and cluster not in held
-            if changes or publication.complete != is_all:
+            complete = cluster in prunable
+            if changes or publication.complete != complete:
                 self.turns.outputs += len(changes)
-                publication.publish({str(key): payload for key, payload in changes.items()}, complete=is_all)
+                publication.publish({str(key): payload for key, payload in changes.items()}, complete=complete)
 
     def _report_again(self, payloads: Mapping[str, Mapping[ObjectKey, bytes | None]]) -> None:
         """The engine forgets a report about what is not desired; the agent says it only once."""
