@@ -121,7 +121,8 @@ async def issue(kube: KubeClient, clusters: int, bits: int) -> Row:
             "data": {key: b64encode(value).decode() for key, value in root.items()},
         },
     )
-    fleet, policies, notes = Fleet(NAMESPACE), Policies(()), Notes(kube, NAMESPACE)
+    fleet, policies, notes = Fleet(NAMESPACE), Policies((VirtualMesh.KIND,)), Notes(kube, NAMESPACE)
+    policies.replaced(VirtualMesh.KIND, ())
     plane = Plane(Engine(NAMESPACE), fleet, policies, notes, lambda keys: None)
     roots = Roots(kube, NAMESPACE, notes, plane, fleet, {})
     issuer = Issuer(fleet, plane, roots)
