@@ -10,13 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 
+from isthmus.model.hosts import LABEL, MAX_HOSTNAME, is_label
 from isthmus.model.names import MAX_NAME
 from isthmus.model.problem import Problem
 
-_MAX_PREFIX = 253  # RFC 1035
 _NAME = re.compile(r"[A-Za-z0-9]([-_.A-Za-z0-9]*[A-Za-z0-9])?")
-_NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
-_PREFIX = re.compile(rf"{_NAMESPACE.pattern}(\.{_NAMESPACE.pattern})*")
+_PREFIX = re.compile(rf"{LABEL.pattern}(\.{LABEL.pattern})*")
 
 
 def label_problems(labels: Mapping[str, str], path: str) -> Iterator[Problem]:
@@ -24,7 +23,7 @@ def label_problems(labels: Mapping[str, str], path: str) -> Iterator[Problem]:
     for key, value in labels.items():
         prefix, slash, name = key.rpartition("/")
         named = len(name) <= MAX_NAME and _NAME.fullmatch(name)
-        if not named or (slash and not (len(prefix) <= _MAX_PREFIX and _PREFIX.fullmatch(prefix))):
+        if not named or (slash and not (len(prefix) <= MAX_HOSTNAME and _PREFIX.fullmatch(prefix))):
             yield Problem(path, "InvalidLabel", f"{key!r} is no key of a label, such as version or example.com/tier")
         elif value and not (len(value) <= MAX_NAME and _NAME.fullmatch(value)):
             message = f"{key} can't be {value!r}: values have letters, digits, -, _ and ., at most {MAX_NAME}"
@@ -34,6 +33,6 @@ def label_problems(labels: Mapping[str, str], path: str) -> Iterator[Problem]:
 def namespace_problems(namespaces: Iterable[str], path: str) -> Iterator[Problem]:
     """What is wrong with *namespaces*, which are at field path *path*."""
     for i, namespace in enumerate(namespaces):
-        if len(namespace) > MAX_NAME or not _NAMESPACE.fullmatch(namespace):
+        if not is_label(namespace):
             message = f"{namespace!r} is no name of a namespace; leave namespaces out for all"
             yield Problem(f"{path}[{i}]", "InvalidName", message)

@@ -6,7 +6,6 @@ stop the others: they stay federated, and the status says which one is not.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
@@ -14,6 +13,7 @@ import msgspec
 from isthmus.api.common import DestinationSelector, IngressGatewaySelector, TcpKeepalive
 from isthmus.api.virtual_mesh import VirtualMesh
 from isthmus.flow import Collection, Fetch, Graph, Index, first_part
+from isthmus.model.hosts import LABEL
 from isthmus.model.problem import Problem
 from isthmus.model.ref import Ref
 from isthmus.translate.facts import MeshFacts, ServiceFacts
@@ -22,7 +22,6 @@ from isthmus.translate.selectors import Rule, rules_of, terms_of_rule
 from isthmus.translate.seniority import Seniority, seniority
 
 DEFAULT_SUFFIX = "global"
-_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 
 
 class Claim(msgspec.Struct, frozen=True, gc=False):
@@ -118,7 +117,7 @@ class Membership:
         return VirtualMeshFacts(
             ref=ref,
             members=members,
-            federates=federation is not None and len(members) > 1 and _is_dns_name(suffix),
+            federates=federation is not None and len(members) > 1 and _may_end_names(suffix),
             everything=federation is not None and not federation.selectors,
             suffix=suffix,
             flat_network=federation.flat_network if federation else False,
@@ -155,7 +154,7 @@ class Membership:
         if federation is not None:
             members = {mesh.ref for mesh in virtual_mesh.spec.meshes}
             suffix = federation.hostname_suffix
-            if suffix and not _is_dns_name(suffix):
+            if suffix and not _may_end_names(suffix):
                 message = f"{suffix!r} is not a DNS name in lower case such as {DEFAULT_SUFFIX}; nothing is federated"
                 problems.append(Problem("spec.federation.hostnameSuffix", "InvalidName", message))
             missing = {service for _, service in fetch.group(self._missing_by_virtual_mesh, ref)}
@@ -181,9 +180,9 @@ class Membership:
         return tuple(problems)
 
 
-def _is_dns_name(name: str) -> bool:
-    """Whether host names, and objects named like them, may end in *name*. Source: RFC 1123, Kubernetes' validation."""
-    return all(_LABEL.fullmatch(label) for label in name.split("."))
+def _may_end_names(name: str) -> bool:
+    """Whether host names, and objects named like them, may end in *name*; their lengths are looked at as a whole."""
+    return all(LABEL.fullmatch(label) for label in name.split("."))
 
 
 def _bad_services(

@@ -7,23 +7,22 @@ https://istio.io/latest/docs/reference/config/networking/service-entry/
 from __future__ import annotations
 
 import ipaddress
-import re
 from collections.abc import Iterator
 
 import msgspec
 
 from isthmus.api.discovery import Destination, ExternalService, ExternalServicePort
 from isthmus.istio import objects as istio
+from isthmus.model.hosts import MAX_LABEL, is_address, is_dns_name, is_label
 from isthmus.model.problem import Problem
 from isthmus.model.ref import Ref
 from isthmus.translate.seniority import Seniority, seniority
-from isthmus.translate.virtual_destinations.facts import LARGEST_PORT, MAX_HOSTNAME, MAX_LABEL, PROTOCOLS
+from isthmus.translate.virtual_destinations.facts import LARGEST_PORT, PROTOCOLS
 
 PATH = "spec.externalService"
 GENERATED = ipaddress.ip_network("240.0.0.0/4")
 """Where the addresses of host names are generated."""
 
-_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 _REQUESTS = (("HTTP", "HTTP2", "GRPC"), ("TCP",))
 """Protocols of ports to which requests may be sent as they are; the first group that a service has counts."""
 _BY_NAME = ("HTTP", "HTTP2", "GRPC")
@@ -124,27 +123,14 @@ def _resolution(service: ExternalService) -> str:
     """How endpoints are found. Source: reference; a wildcard has no address in DNS, so callers say where they go."""
     if not service.endpoints:
         return "NONE" if all(host.startswith("*") for host in service.hosts) else "DNS"
-    return "STATIC" if all(_is_ip(each.address) for each in service.endpoints) else "DNS"
-
-
-def _is_ip(address: str) -> bool:
-    try:
-        ipaddress.ip_address(address)
-    except ValueError:
-        return False
-    return True
-
-
-def _is_dns_name(name: str) -> bool:
-    labels = name.split(".")
-    return len(name) <= MAX_HOSTNAME and all(len(each) <= MAX_LABEL and _LABEL.fullmatch(each) for each in labels)
+    return "STATIC" if all(is_address(each.address) for each in service.endpoints) else "DNS"
 
 
 # --- problems ---------------------------------------------------------------------------------------------------------
 
 
 def _name_problems(service: ExternalService) -> Iterator[Problem]:
-    if service.name and not _is_dns_name(service.name):
+    if service.name and not is_dns_name(service.name):
         message = f"{service.name!r} is no name of an object: lower-case letters, digits, - and ., such as legacy"
         yield Problem(f"{PATH}.name", "InvalidName", message)
 
@@ -155,10 +141,10 @@ def _host_problems(service: ExternalService) -> Iterator[Problem]:
     wildcards = [host for host in service.hosts if host.startswith("*")]
     for i, host in enumerate(service.hosts):
         path, name = f"{PATH}.hosts[{i}]", host.lower().removeprefix("*.")
-        if _is_ip(host):
+        if is_address(host):
             message = f"{host} is an address: give a host name, and the address in endpoints"
             yield Problem(path, "InvalidName", message)
-        elif not _is_dns_name(name):
+        elif not is_dns_name(name):
             message = f"{host!r} is no DNS name such as legacy.corp.example or *.corp.example"
             yield Problem(path, "InvalidName", message)
         elif "." not in name and not host.startswith("*"):
@@ -209,7 +195,7 @@ def _port_problems(service: ExternalService) -> Iterator[Problem]:
         if port.protocol and port.protocol not in PROTOCOLS:
             message = f"{port.protocol} is not one of {', '.join(PROTOCOLS)}"
             yield Problem(f"{path}.protocol", "InvalidProtocol", message)
-        elif len(name) > MAX_LABEL or not _LABEL.fullmatch(name):
+        elif not is_label(name):
             message = f"{name!r} is no name of a port: at most {MAX_LABEL} lower-case letters, digits and -"
             yield Problem(f"{path}.name", "InvalidName", message)
         elif name in names:
@@ -221,7 +207,7 @@ def _endpoint_problems(service: ExternalService) -> Iterator[Problem]:
     names = [_name(port) for port in service.ports]
     for i, endpoint in enumerate(service.endpoints):
         path = f"{PATH}.endpoints[{i}]"
-        if not (_is_ip(endpoint.address) or _is_dns_name(endpoint.address)):
+        if not (is_address(endpoint.address) or is_dns_name(endpoint.address)):
             message = f"{endpoint.address!r} is no IP address, and no host name in lower case"
             yield Problem(f"{path}.address", "InvalidAddress", message)
         for name, number in endpoint.ports.items():

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from isthmus.istio import objects as istio
+from isthmus.model.hosts import MAX_HOSTNAME
 from isthmus.model.names import sanitize
 from isthmus.model.ref import Ref
 from isthmus.translate.external_services.facts import ExternalFacts
 from isthmus.translate.federation.objects import metadata
-from isthmus.translate.virtual_destinations.facts import MAX_HOSTNAME
 
 _OWN = ".external"
 

@@ -8,6 +8,7 @@ import msgspec
 
 from isthmus.api.common import IngressGatewaySelector
 from isthmus.flow import Collection, Fetch, Graph, Index
+from isthmus.model.hosts import MAX_HOSTNAME, MAX_LABEL
 from isthmus.model.ref import Ref
 from isthmus.translate.facts import (
     MeshFacts,
@@ -26,8 +27,6 @@ from isthmus.translate.federation.objects import Federated
 from isthmus.translate.membership import DEFAULT_SUFFIX, Membership, VirtualMeshFacts
 from isthmus.translate.ports import is_tcp
 from isthmus.translate.selectors import Term, selects, terms_of_service
-
-MAX_HOSTNAME, MAX_LABEL = 253, 63  # RFC 1035; the first is also the limit of a Kubernetes object's name
 
 
 class Outcome(msgspec.Struct, frozen=True, gc=False):

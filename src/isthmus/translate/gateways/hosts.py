@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
 import msgspec
 
 from isthmus.api.route_table import RouteTable, RouteTableSpec
 from isthmus.api.virtual_host import Route, VirtualHost, VirtualHostSpec
+from isthmus.model.hosts import MAX_HOSTNAME, is_dns_name
 from isthmus.model.problem import Problem
 from isthmus.translate.gateways.routes import (
     RouteFacts,
@@ -21,9 +21,6 @@ from isthmus.translate.gateways.routes import (
 from isthmus.translate.output import StatusKey
 from isthmus.translate.seniority import Seniority, seniority
 from isthmus.translate.traffic.fields import Field, Value, policy_problems
-
-LONGEST_DOMAIN, LONGEST_LABEL = 253, 63  # RFC 1035
-_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 
 
 class HostKey(msgspec.Struct, frozen=True, order=True, gc=False):
@@ -115,9 +112,7 @@ def domain_problems(domain: str, path: str) -> Iterator[Problem]:
     if rest.endswith("*"):
         message = f"{domain!r}: Istio has no wildcard at the end; write the domains out, or * for any"
         yield Problem(path, "Unsupported", message)
-    elif len(domain) > LONGEST_DOMAIN or not all(
-        len(label) <= LONGEST_LABEL and _LABEL.fullmatch(label) for label in rest.split(".")
-    ):
+    elif len(domain) > MAX_HOSTNAME or not is_dns_name(rest):
         yield Problem(path, "InvalidName", f"{domain!r} is no domain such as shop.example.com, *.example.com or *")
     elif "." not in domain:
         message = f"{domain!r} has no dot, so Istio would take it for the short name of a service"

@@ -5,7 +5,6 @@ Source: reference, VirtualGateway; https://istio.io/latest/docs/reference/config
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterator
 from enum import Enum
 
@@ -28,6 +27,7 @@ from isthmus.api.virtual_gateway import (
     VirtualGatewaySpec,
 )
 from isthmus.istio import objects as istio
+from isthmus.model.hosts import is_address
 from isthmus.model.problem import Problem
 from isthmus.model.ref import Ref
 from isthmus.translate.federation.gateways import DEFAULT_PORT_NAME
@@ -227,7 +227,7 @@ def listener_problems(spec: VirtualGatewaySpec) -> Iterator[Problem]:
             at = f"spec.ingressGatewaySelectors[{i}].destinationSelectors[{j}].kubeServiceRefs.services"
             for k, service in enumerate(services):
                 yield from service_problems(service.ref, f"{at}[{k}]")
-    if spec.options is not None and spec.options.bind_address and not _is_address(spec.options.bind_address):
+    if spec.options is not None and spec.options.bind_address and not is_address(spec.options.bind_address):
         message = f"{spec.options.bind_address!r} is no IP address"
         yield Problem("spec.options.bindAddress", "InvalidValue", message)
     count = len(spec.connection_handlers)
@@ -352,14 +352,6 @@ def _tcp_problems(handler: TcpHandler, config: SslConfig | None) -> Iterator[Pro
 
 def _is_by_sni(host: TcpHost) -> bool:
     return host.destination is not None and host.destination.forward_sni_cluster_name is not None
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
 
 
 # --- warnings ---------------------------------------------------------------------------------------------------------

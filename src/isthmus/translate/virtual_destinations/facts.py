@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
 import msgspec
@@ -18,6 +17,7 @@ from isthmus.api.virtual_destination import (
     VirtualDestinationSpec,
 )
 from isthmus.istio import objects as istio
+from isthmus.model.hosts import is_dns_name
 from isthmus.model.problem import Problem
 from isthmus.model.ref import Ref
 from isthmus.translate.ports import is_tcp
@@ -30,9 +30,6 @@ OUTLIERS = OutlierDetection(
 PROTOCOLS = ("HTTP", "HTTPS", "GRPC", "HTTP2", "MONGO", "TCP", "TLS")
 LARGEST_PORT = 65535
 MOST_WEIGHT = 1000
-MAX_HOSTNAME, MAX_LABEL = 253, 63  # RFC 1035
-
-_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 
 
 class VirtualPort(msgspec.Struct, frozen=True, gc=False):
@@ -151,9 +148,7 @@ def _problems(spec: VirtualDestinationSpec) -> Iterator[Problem]:
     name = spec.hostname.lower()
     if not name:
         yield Problem("spec.hostname", "MissingField", "a host name is required, such as reviews.global")
-    elif len(name) > MAX_HOSTNAME or any(
-        len(label) > MAX_LABEL or not _LABEL.fullmatch(label) for label in name.split(".")
-    ):
+    elif not is_dns_name(name):
         yield Problem("spec.hostname", "InvalidName", f"{spec.hostname!r} is no DNS name such as reviews.global")
     elif name.rpartition(".")[2].isdigit():
         message = f"{spec.hostname!r} ends in a number, which Istio refuses: choose a name such as reviews.global"
