@@ -17,6 +17,7 @@ from isthmus.translate.access.evaluation import Answer, Call, Policies, Workload
 from isthmus.translate.access.evaluation import Request as OnPaper
 from isthmus.translate.access.reachability import Reach, Reachability
 from tests.lab.conftest import OPEN
+from tests.lab.proxies import drained
 from tests.lab.running import Json, Lab, eventually
 from tests.lab.test_walkthrough import CLUSTERS, OURS
 
@@ -209,39 +210,19 @@ def nobody_allowed(lab: Lab) -> Iterator[Lab]:
         for cluster in CLUSTERS:
             eventually(f"nothing is allowed on {cluster}", partial(_has_only, lab, cluster, ROOT))
         settled(lab, "nobody is answered", [*each_service()], lambda caller, request: False)
-        drained(lab)
+        all_drained(lab)
         yield lab
     finally:
         lab.kubectl("mgmt", "delete", "accesspolicies", "--all", "-n", "gloo-mesh")
         lab.apply("mgmt", OPEN)
         settled(lab, "everybody is answered", [*each_service()], lambda caller, request: True)
-        drained(lab)
+        all_drained(lab)
 
 
-def drained(lab: Lab) -> None:
-    """Wait until no connection is judged by earlier rules."""
+def all_drained(lab: Lab) -> None:
+    """Wait until no connection of bookinfo is judged by earlier rules."""
     for cluster in CLUSTERS:
-        eventually(f"proxies of {cluster} know one set of rules", partial(_has_drained, lab, cluster), within=180)
-
-
-def _has_drained(lab: Lab, cluster: str) -> bool:
-    """Whether no proxy of bookinfo keeps earlier rules for connections that were open when they changed.
-
-    A caller with several open connections, one a thread of its proxy, does not use all of them while rules settle.
-    Source: https://www.envoyproxy.io/docs/envoy/latest/configuration/listeners/stats
-    """
-    return not any(
-        stat(lab, cluster, pod, "listener_manager.total_filter_chains_draining")
-        for service in SERVICES
-        for pod in lab.pods(cluster, f"app={service}")
-    )
-
-
-def stat(lab: Lab, cluster: str, pod: str, name: str) -> int:
-    """A number that the proxy of *pod* tells; fails if it does not."""
-    command = ("exec", pod, "-c", "istio-proxy", "--", "pilot-agent", "request", "GET", f"stats?filter=^{name}$")
-    told = dict(line.split(": ") for line in lab.kubectl(cluster, *command).splitlines() if line)
-    return int(told[name])
+        drained(lab, cluster, [f"app={service}" for service in SERVICES])
 
 
 def each_service() -> Iterator[Request]:

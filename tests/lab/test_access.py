@@ -17,11 +17,11 @@ from tests.lab.accessing import (
     Caller,
     Request,
     access_policy,
+    all_drained,
     allows,
     apply,
     ask,
     destination,
-    drained,
     each_service,
     is_refused,
     named,
@@ -48,7 +48,7 @@ def restricted(federated: Lab) -> Iterator[Lab]:
         for block in blocks:
             federated.shell(block)
         settled(federated, "exactly what the policy allows is answered", [*each_service()], may)
-        drained(federated)
+        all_drained(federated)
         yield federated
         federated.shell(everybody)
         settled(federated, "everybody is answered", [*each_service()], lambda caller, request: True)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.lab.policies import applied, pods, policy, service
+from tests.lab.proxies import drained
 from tests.lab.running import Json, Lab, eventually
 from tests.lab.test_traffic_gateways import ask, written
 from tests.lab.test_walkthrough import proxy_config
@@ -227,6 +228,7 @@ def test_a_gateway_asks_servers_and_refuses_what_other_sites_send(federated: Lab
     with on_cluster(federated, "cluster1", limiter), written(federated, guarded):
         eventually("the gateway serves the host", lambda: get("/open/0")["status"] == 200)
         eventually("the auth server is asked", lambda: get("/nothing").get("service") == "details")
+        drained(federated, "cluster1", ["istio=ingressgateway"], namespace="istio-system")
         found = {
             "allowed": get("/0"),
             "refused": get("/nothing"),
