@@ -276,7 +276,8 @@ def _not_found(name: str, found: Found) -> Failure:
 
 def _request(port: str, method: str, path: str, host: str, headers: list[str] | None) -> Request:
     from isthmus.translate.access.evaluation import Request
-    from isthmus.translate.access.facts import LARGEST_PORT, METHOD
+    from isthmus.translate.access.facts import METHOD
+    from isthmus.translate.ports import LARGEST_PORT
 
     if path and not path.startswith("/"):
         raise typer.BadParameter(f"{path!r} does not begin with /", param_hint="--path")

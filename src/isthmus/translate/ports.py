@@ -5,8 +5,15 @@ Source: https://istio.io/latest/docs/ops/configuration/traffic-management/protoc
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
+
 from isthmus.api.discovery import EndpointPort, ServicePort
 from isthmus.istio.objects import Port
+from isthmus.model.problem import Problem
+
+LARGEST_PORT = 65535
+PROTOCOLS = ("HTTP", "HTTPS", "GRPC", "HTTP2", "MONGO", "TCP", "TLS")
+"""What a port that a user writes may say that it speaks."""
 
 _PROTOCOLS = {
     "grpc": "GRPC", "grpc-web": "GRPC-WEB", "http": "HTTP", "http2": "HTTP2", "https": "HTTPS", "mongo": "MONGO",
@@ -63,3 +70,23 @@ def is_http(port: ServicePort) -> bool:
     Istio looks at what comes in where nothing is said. Source: protocol selection, as above.
     """
     return is_tcp(port) and spoken_on(port) in ("", "HTTP", "HTTP2", "GRPC", "GRPC-WEB")
+
+
+def range_problems(number: int, path: str) -> Iterator[Problem]:
+    """What is wrong with *number*, which is at field path *path*, as that of a port."""
+    if not 0 < number <= LARGEST_PORT:
+        yield Problem(path, "OutOfRange", f"{number} is no port from 1 to {LARGEST_PORT}")
+
+
+def number_problems(number: int, path: str, others: Collection[int]) -> Iterator[Problem]:
+    """What is wrong with *number* as that of the port at field path *path*, where *others* have been named before."""
+    found = tuple(range_problems(number, f"{path}.number"))
+    yield from found
+    if not found and number in others:
+        yield Problem(f"{path}.number", "Duplicate", f"port {number} is named twice")
+
+
+def protocol_problems(protocol: str, path: str) -> Iterator[Problem]:
+    """What is wrong with *protocol*, empty for the usual one, as that of the port at field path *path*."""
+    if protocol and protocol not in PROTOCOLS:
+        yield Problem(f"{path}.protocol", "InvalidProtocol", f"{protocol} is not one of {', '.join(PROTOCOLS)}")

@@ -24,6 +24,7 @@ import msgspec
 
 from isthmus.istio.kinds import AUTHORIZATION_POLICY
 from isthmus.translate.access.patterns import any_of, ends_of, matches, template
+from isthmus.translate.ports import LARGEST_PORT
 
 Manifest = Mapping[str, Any]
 
@@ -269,14 +270,13 @@ def compile_rule(rule: Manifest | None, action: str, namespace: str, trust_domai
             if condition.get(name):
                 conditions.append(Clause(key, tuple(map(str, condition[name])), negative))
     groups = (*sources, *operations, conditions)
-    if action == "ALLOW" and any(_readable(clause) != clause for group in groups for clause in group):
+    readable = [[_readable(clause) for clause in group] for group in groups]
+    if action == "ALLOW" and readable != list(groups):
         return None
-
-    def prepared(clauses: Iterable[Clause]) -> tuple[Clause, ...]:
-        readable = (kept for clause in clauses if (kept := _readable(clause)).patterns)
-        return tuple(_prepared(clause, namespace, trust_domains) for clause in readable)
-
-    return Rule(tuple(map(prepared, sources)), tuple(map(prepared, operations)), prepared(conditions))
+    *made, when = (
+        tuple(_prepared(clause, namespace, trust_domains) for clause in group if clause.patterns) for group in readable
+    )
+    return Rule(tuple(made[: len(sources)]), tuple(made[len(sources) :]), when)
 
 
 def _fields(found: Manifest, attributes: Mapping[str, str]) -> list[Clause]:
@@ -303,7 +303,7 @@ def _readable(clause: Clause) -> Clause:
 
 
 def _is_port(text: str) -> bool:
-    return text.isascii() and text.isdigit() and int(text) <= 65535
+    return text.isascii() and text.isdigit() and int(text) <= LARGEST_PORT
 
 
 def _is_address(text: str) -> bool:

@@ -15,10 +15,10 @@ from isthmus.api.common import IdentitySelector
 from isthmus.istio import objects as istio
 from isthmus.model.problem import Problem
 from isthmus.model.ref import Ref
+from isthmus.translate.ports import range_problems
 from isthmus.translate.selectors import malformed_services
 from isthmus.translate.seniority import Seniority, seniority
 
-LARGEST_PORT = 65535
 METHOD = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, section 5.6.2
 
 
@@ -149,8 +149,7 @@ def _problems(spec: AccessPolicySpec) -> Iterator[Problem]:
                 at, "InvalidMethod", f"{method!r} never matches: HTTP methods are upper case, {method.upper()}"
             )
     for i, port in enumerate(spec.allowed_ports):
-        if not 0 < port <= LARGEST_PORT:
-            yield Problem(f"spec.allowedPorts[{i}]", "OutOfRange", f"{port} is no port from 1 to {LARGEST_PORT}")
+        yield from range_problems(port, f"spec.allowedPorts[{i}]")
 
 
 def _identity_problems(selector: IdentitySelector, at: str) -> Iterator[Problem]:

@@ -16,8 +16,8 @@ from isthmus.istio import objects as istio
 from isthmus.model.hosts import MAX_LABEL, is_address, is_dns_name, is_label
 from isthmus.model.problem import Problem
 from isthmus.model.ref import Ref
+from isthmus.translate.ports import number_problems, protocol_problems, range_problems
 from isthmus.translate.seniority import Seniority, seniority
-from isthmus.translate.virtual_destinations.facts import LARGEST_PORT, PROTOCOLS
 
 PATH = "spec.externalService"
 GENERATED = ipaddress.ip_network("240.0.0.0/4")
@@ -187,20 +187,19 @@ def _port_problems(service: ExternalService) -> Iterator[Problem]:
     names: set[str] = set()
     for i, port in enumerate(service.ports):
         path, name = f"{PATH}.ports[{i}]", _name(port)
-        if not 0 < port.number <= LARGEST_PORT:
-            yield Problem(f"{path}.number", "OutOfRange", f"{port.number} is no port from 1 to {LARGEST_PORT}")
-        elif port.number in numbers:
-            yield Problem(f"{path}.number", "Duplicate", f"port {port.number} is named twice")
+        yield from number_problems(port.number, path, numbers)
         numbers.add(port.number)
-        if port.protocol and port.protocol not in PROTOCOLS:
-            message = f"{port.protocol} is not one of {', '.join(PROTOCOLS)}"
-            yield Problem(f"{path}.protocol", "InvalidProtocol", message)
-        elif not is_label(name):
-            message = f"{name!r} is no name of a port: at most {MAX_LABEL} lower-case letters, digits and -"
-            yield Problem(f"{path}.name", "InvalidName", message)
-        elif name in names:
-            yield Problem(f"{path}.name", "Duplicate", f"{name} is the name of two ports")
+        # A port without a name has one that is made of its protocol.
+        yield from tuple(protocol_problems(port.protocol, path)) or _port_name_problems(name, f"{path}.name", names)
         names.add(name)
+
+
+def _port_name_problems(name: str, path: str, others: set[str]) -> Iterator[Problem]:
+    if not is_label(name):
+        message = f"{name!r} is no name of a port: at most {MAX_LABEL} lower-case letters, digits and -"
+        yield Problem(path, "InvalidName", message)
+    elif name in others:
+        yield Problem(path, "Duplicate", f"{name} is the name of two ports")
 
 
 def _endpoint_problems(service: ExternalService) -> Iterator[Problem]:
@@ -214,5 +213,5 @@ def _endpoint_problems(service: ExternalService) -> Iterator[Problem]:
             if name not in names:
                 message = f"names no port of the service; its ports: {', '.join(names) or 'none'}"
                 yield Problem(f"{path}.ports[{name!r}]", "NotFound", message)
-            elif not 0 < number <= LARGEST_PORT:
-                yield Problem(f"{path}.ports[{name!r}]", "OutOfRange", f"{number} is no port from 1 to {LARGEST_PORT}")
+            else:
+                yield from range_problems(number, f"{path}.ports[{name!r}]")

@@ -20,15 +20,13 @@ from isthmus.istio import objects as istio
 from isthmus.model.hosts import is_dns_name
 from isthmus.model.problem import Problem
 from isthmus.model.ref import Ref
-from isthmus.translate.ports import is_tcp
+from isthmus.translate.ports import is_tcp, number_problems, protocol_problems
 from isthmus.translate.seniority import Seniority, seniority
 from isthmus.translate.traffic.fields import outlier_detection, outlier_problems, service_problems
 
 OUTLIERS = OutlierDetection(
     consecutive_errors=10, interval="5s", base_ejection_time="120s", max_ejection_percent=100
 )  # Source: reference, VirtualDestination.
-PROTOCOLS = ("HTTP", "HTTPS", "GRPC", "HTTP2", "MONGO", "TCP", "TLS")
-LARGEST_PORT = 65535
 MOST_WEIGHT = 1000
 
 
@@ -163,14 +161,9 @@ def _problems(spec: VirtualDestinationSpec) -> Iterator[Problem]:
     numbers: set[int] = set()
     for i, port in enumerate(ports_of(spec)):
         path = "spec.port" if spec.port is not None and i == 0 else f"spec.ports[{i - (spec.port is not None)}]"
-        if not 0 < port.number <= LARGEST_PORT:
-            yield Problem(f"{path}.number", "OutOfRange", f"{port.number} is no port from 1 to {LARGEST_PORT}")
-        elif port.number in numbers:
-            yield Problem(f"{path}.number", "Duplicate", f"port {port.number} is named twice")
+        yield from number_problems(port.number, path, numbers)
         numbers.add(port.number)
-        if port.protocol and port.protocol not in PROTOCOLS:
-            message = f"{port.protocol} is not one of {', '.join(PROTOCOLS)}"
-            yield Problem(f"{path}.protocol", "InvalidProtocol", message)
+        yield from protocol_problems(port.protocol, path)
     if spec.virtual_mesh is None and not (spec.mesh_list is not None and spec.mesh_list.meshes):
         message = "nobody would see the host name: name a virtualMesh, or meshes in meshList"
         yield Problem("spec", "MissingField", message)
