@@ -283,12 +283,8 @@ class AccessOrder:
             both = meet(pods, self._pods(coming))
             if self._found.any_covers(both):
                 continue
-            if not wanted.rules or coming.opens:
-                return Step(waits_for=other)
-            if self._may_open(pods):
-                return Step(opens=True)
-            if (first := other if coming.allows(wanted) else self._opener(self._growing, both)) is not None:
-                return Step(waits_for=first)
+            if (step := self._beside(other, pods, both, self._growing, less=wanted, more=coming)) is not None:
+                return step
         return NOW
 
     def _change(self, key: ObjectKey, wanted: Guard, found: Guard) -> Step:
@@ -310,13 +306,24 @@ class AccessOrder:
             both = meet(pods, self._pods(going))
             if self._wanted.any_covers(both) or self._open.any_covers(both, but=key):
                 continue
-            if not going.rules or found.opens:
-                return Step(waits_for=other)
-            if self._may_open(pods):
-                return Step(opens=True)
-            if (first := other if found.allows(going) else self._opener(self._leaving, both)) is not None:
-                return Step(waits_for=first)
+            if (step := self._beside(other, pods, both, self._leaving, less=going, more=found)) is not None:
+                return step
         return NOW
+
+    def _beside(
+        self, other: ObjectKey, pods: Pods, both: Pods, among: Selecting, *, less: Guard, more: Guard
+    ) -> Step | None:
+        """Of the policy of *pods*, where *other* has to do with *both*, some of them; None if nothing helps.
+
+        Of the two, one allows *less* than the pods allow without it, and what the other allows *more* has to be there
+        for as long.
+        """
+        if not less.rules or more.opens:
+            return Step(waits_for=other)
+        if self._may_open(pods):
+            return Step(opens=True)
+        first = other if more.allows(less) else self._opener(among, both)
+        return None if first is None else Step(waits_for=first)
 
     def _opener(self, among: Selecting, pods: Pods) -> ObjectKey | None:
         """One of *among* that is not in the way of *pods* for long: it has yet to allow everything for now."""

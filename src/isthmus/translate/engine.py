@@ -63,7 +63,7 @@ from isthmus.translate.policy_statuses import (
     traffic_policy_status,
 )
 from isthmus.translate.ports import is_tcp
-from isthmus.translate.selectors import malformed_services
+from isthmus.translate.selectors import wrong_services
 from isthmus.translate.sources import Sources, callers_of, senders_of
 from isthmus.translate.statuses import (
     DestinationApprovals,
@@ -609,7 +609,7 @@ class Engine:
         dependency = self._service_dependencies.get(key.ref)
         if dependency is None:
             return None
-        problems = tuple(malformed_services(dependency.spec.destination_selectors, "spec.destinationSelectors"))
+        problems = tuple(wrong_services(dependency.spec.destination_selectors, "spec.destinationSelectors"))
         outcome = self._policy_outcome(key, problems, self._dependencies.missing, self._dependencies.verdicts)
         return service_dependency_status(dependency, outcome)
 

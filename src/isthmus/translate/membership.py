@@ -6,11 +6,11 @@ stop the others: they stay federated, and the status says which one is not.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 
 import msgspec
 
-from isthmus.api.common import DestinationSelector, IngressGatewaySelector, TcpKeepalive
+from isthmus.api.common import IngressGatewaySelector, TcpKeepalive
 from isthmus.api.virtual_mesh import VirtualMesh
 from isthmus.flow import Collection, Fetch, Graph, Index, first_part
 from isthmus.model.hosts import LABEL
@@ -18,7 +18,7 @@ from isthmus.model.problem import Problem
 from isthmus.model.ref import Ref
 from isthmus.translate.facts import MeshFacts, ServiceFacts
 from isthmus.translate.selection import named_in_vain
-from isthmus.translate.selectors import Rule, rules_of, terms_of_rule
+from isthmus.translate.selectors import Rule, rules_of, terms_of_rule, wrong_services
 from isthmus.translate.seniority import Seniority, seniority
 
 DEFAULT_SUFFIX = "global"
@@ -160,7 +160,10 @@ class Membership:
             missing = {service for _, service in fetch.group(self._missing_by_virtual_mesh, ref)}
             for i, selector in enumerate(federation.selectors):
                 path = f"spec.federation.selectors[{i}]"
-                problems.extend(_bad_services(selector.destination_selectors, path, missing.__contains__))
+                services = wrong_services(
+                    selector.destination_selectors, f"{path}.destinationSelectors", is_missing=missing.__contains__
+                )
+                problems.extend(services)
                 problems.extend(
                     Problem(
                         f"{path}.meshes[{j}]",
@@ -172,34 +175,18 @@ class Membership:
                 )
             for i, gateway in enumerate(federation.ingress_gateway_selectors):
                 path = f"spec.federation.ingressGatewaySelectors[{i}]"
-                problems.extend(
-                    _bad_services(
-                        gateway.destination_selectors, path, lambda service: not fetch.group(self._services, service)
-                    )
+                services = wrong_services(
+                    gateway.destination_selectors,
+                    f"{path}.destinationSelectors",
+                    is_missing=lambda service: not fetch.group(self._services, service),
                 )
+                problems.extend(services)
         return tuple(problems)
 
 
 def _may_end_names(name: str) -> bool:
     """Whether host names, and objects named like them, may end in *name*; their lengths are looked at as a whole."""
     return all(LABEL.fullmatch(label) for label in name.split("."))
-
-
-def _bad_services(
-    selectors: tuple[DestinationSelector, ...], path: str, is_missing: Callable[[Ref], bool]
-) -> Iterator[Problem]:
-    for i, selector in enumerate(selectors):
-        services = selector.kube_service_refs.services if selector.kube_service_refs else ()
-        for j, service in enumerate(services):
-            at = f"{path}.destinationSelectors[{i}].kubeServiceRefs.services[{j}]"
-            if not (service.name and service.namespace and service.cluster_name):
-                message = (
-                    "Invalid Destination selector: malformed kubeServiceRef: needs name, namespace and clusterName"
-                )
-                yield Problem(at, "MalformedReference", message)
-            elif is_missing(service.ref):
-                message = f"Invalid Destination selector: Destination {service.ref.key} not found"
-                yield Problem(at, "NotFound", message)
 
 
 def _claims(_: Fetch, ref: Ref, virtual_mesh: VirtualMesh) -> Iterable[tuple[tuple[Ref, Ref], Claim]]:

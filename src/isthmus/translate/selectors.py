@@ -5,7 +5,7 @@ Source: reference, selectors: a list is an OR and an empty list selects everythi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from isthmus.api.common import DestinationSelector, KubeServiceMatcher, KubeWorkloadMatcher
 from isthmus.model.problem import Problem
@@ -37,16 +37,19 @@ def rules_of(selectors: tuple[DestinationSelector, ...]) -> Iterator[Rule]:
             yield from (service.ref for service in selector.kube_service_refs.services)
 
 
-def malformed_services(selectors: tuple[DestinationSelector, ...], path: str) -> Iterator[Problem]:
-    """The references in *selectors*, which are at field path *path*, that lack a field."""
+def wrong_services(
+    selectors: tuple[DestinationSelector, ...], path: str, *, is_missing: Callable[[Ref], bool] | None = None
+) -> Iterator[Problem]:
+    """The references in *selectors*, at field path *path*, that lack a field, or are of a service that *is_missing*."""
     for i, selector in enumerate(selectors):
         for j, service in enumerate(selector.kube_service_refs.services if selector.kube_service_refs else ()):
+            at = f"{path}[{i}].kubeServiceRefs.services[{j}]"
             if not (service.name and service.namespace and service.cluster_name):
-                at = f"{path}[{i}].kubeServiceRefs.services[{j}]"
-                message = (
-                    "Invalid Destination selector: malformed kubeServiceRef: needs name, namespace and clusterName"
-                )
-                yield Problem(at, "MalformedReference", message)
+                message = "malformed kubeServiceRef: needs name, namespace and clusterName"
+                yield Problem(at, "MalformedReference", f"Invalid Destination selector: {message}")
+            elif is_missing is not None and is_missing(service.ref):
+                message = f"Destination {service.ref.key} not found"
+                yield Problem(at, "NotFound", f"Invalid Destination selector: {message}")
 
 
 def selects(rule: Rule, service: ServiceFacts) -> bool:

@@ -326,8 +326,8 @@ def test_a_reference_that_lacks_a_field_is_refused(lacking: str) -> None:
 
     assert status(engine).state is ApprovalState.INVALID
     assert status(engine).errors == (
-        "spec.localized.destinationSelectors[0].kubeServiceRefs.services[0]: malformed kubeService: needs name, "
-        "namespace and clusterName",
+        "spec.localized.destinationSelectors[0].kubeServiceRefs.services[0]: Invalid Destination selector: "
+        "malformed kubeServiceRef: needs name, namespace and clusterName",
     )
 
 

@@ -16,7 +16,7 @@ from isthmus.istio import objects as istio
 from isthmus.model.problem import Problem
 from isthmus.model.ref import Ref
 from isthmus.translate.ports import range_problems
-from isthmus.translate.selectors import malformed_services
+from isthmus.translate.selectors import wrong_services
 from isthmus.translate.seniority import Seniority, seniority
 
 METHOD = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, section 5.6.2
@@ -114,7 +114,7 @@ def _callers(selector: IdentitySelector) -> Callers:
 
 
 def _problems(spec: AccessPolicySpec) -> Iterator[Problem]:
-    yield from malformed_services(spec.destination_selector, "spec.destinationSelector")
+    yield from wrong_services(spec.destination_selector, "spec.destinationSelector")
     for i, selector in enumerate(spec.source_selector):
         yield from _identity_problems(selector, f"spec.sourceSelector[{i}]")
         accounts = selector.kube_service_account_refs.service_accounts if selector.kube_service_account_refs else ()

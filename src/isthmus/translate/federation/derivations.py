@@ -26,7 +26,7 @@ from isthmus.translate.federation.gateways import (
 from isthmus.translate.federation.objects import Federated
 from isthmus.translate.membership import DEFAULT_SUFFIX, Membership, VirtualMeshFacts
 from isthmus.translate.ports import is_tcp
-from isthmus.translate.selectors import Term, selects, terms_of_service
+from isthmus.translate.selectors import Term, rules_of, selects, terms_of_service
 
 
 class Outcome(msgspec.Struct, frozen=True, gc=False):
@@ -104,12 +104,11 @@ class Federation:
             for _, service in fetch.group(self._candidates, (mesh, term))
         }
         # A service that is chosen by name but cannot be a gateway must be found all the same, to say why.
-        for selector in selectors:
-            for named in selector.destination_selectors:
-                for service in named.kube_service_refs.services if named.kube_service_refs else ():
-                    for _, found in fetch.group(self._services_by_identity, service.ref):
-                        if found.mesh == mesh:
-                            candidates[found.ref] = found
+        named = (rule for each in selectors for rule in rules_of(each.destination_selectors) if isinstance(rule, Ref))
+        for service in named:
+            for _, found in fetch.group(self._services_by_identity, service):
+                if found.mesh == mesh:
+                    candidates[found.ref] = found
         return [candidates[service] for service in sorted(candidates)]
 
     def virtual_mesh_of(self, fetch: Fetch, mesh: Ref) -> VirtualMeshFacts | None:

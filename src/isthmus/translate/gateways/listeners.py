@@ -43,7 +43,7 @@ from isthmus.translate.gateways.hosts import (
 from isthmus.translate.gateways.routes import LARGEST_WEIGHT, Share, fields_of_route
 from isthmus.translate.gateways.selection import selector_problems
 from isthmus.translate.output import StatusKey
-from isthmus.translate.selectors import Rule, rules_of
+from isthmus.translate.selectors import Rule, rules_of, wrong_services
 from isthmus.translate.seniority import Seniority, seniority
 from isthmus.translate.traffic.fields import Field, Value, policy_problems, reference_problems, service_problems
 
@@ -222,11 +222,8 @@ def listener_problems(spec: VirtualGatewaySpec) -> Iterator[Problem]:
         message = "is empty: select the gateways' services, and their port by name"
         yield Problem("spec.ingressGatewaySelectors", "MissingField", message)
     for i, selector in enumerate(spec.ingress_gateway_selectors):
-        for j, each in enumerate(selector.destination_selectors):
-            services = each.kube_service_refs.services if each.kube_service_refs else ()
-            at = f"spec.ingressGatewaySelectors[{i}].destinationSelectors[{j}].kubeServiceRefs.services"
-            for k, service in enumerate(services):
-                yield from service_problems(service.ref, f"{at}[{k}]")
+        path = f"spec.ingressGatewaySelectors[{i}].destinationSelectors"
+        yield from wrong_services(selector.destination_selectors, path)
     if spec.options is not None and spec.options.bind_address and not is_address(spec.options.bind_address):
         message = f"{spec.options.bind_address!r} is no IP address"
         yield Problem("spec.options.bindAddress", "InvalidValue", message)

@@ -32,7 +32,7 @@ from isthmus.model.problem import Problem
 from isthmus.model.ref import Ref
 from isthmus.translate.federation.objects import Pairs
 from isthmus.translate.labels import label_problems, namespace_problems
-from isthmus.translate.selectors import malformed_services
+from isthmus.translate.selectors import wrong_services
 from isthmus.translate.traffic.asking import rate_limit_problems, regexes_of
 from isthmus.translate.traffic.conditions import path_of
 from isthmus.translate.traffic.filters import RouteFilter, csrf, csrf_problems
@@ -159,7 +159,7 @@ def problems_of(spec: TrafficPolicySpec) -> tuple[Problem, ...]:
             at = f"spec.sourceSelector[{i}].kubeWorkloadMatcher"
             found += label_problems(source.kube_workload_matcher.labels, f"{at}.labels")
             found += namespace_problems(source.kube_workload_matcher.namespaces, f"{at}.namespaces")
-    found += malformed_services(spec.destination_selector, "spec.destinationSelector")
+    found += wrong_services(spec.destination_selector, "spec.destinationSelector")
     for i, matcher in enumerate(spec.http_request_matchers):
         found += matcher_problems(matcher, f"spec.httpRequestMatchers[{i}]")
     if spec.policy is not None:

@@ -21,8 +21,9 @@ from isthmus.model.hosts import is_dns_name
 from isthmus.model.problem import Problem
 from isthmus.model.ref import Ref
 from isthmus.translate.ports import is_tcp, number_problems, protocol_problems
+from isthmus.translate.selectors import wrong_services
 from isthmus.translate.seniority import Seniority, seniority
-from isthmus.translate.traffic.fields import outlier_detection, outlier_problems, service_problems
+from isthmus.translate.traffic.fields import outlier_detection, outlier_problems
 
 OUTLIERS = OutlierDetection(
     consecutive_errors=10, interval="5s", base_ejection_time="120s", max_ejection_percent=100
@@ -175,10 +176,7 @@ def _problems(spec: VirtualDestinationSpec) -> Iterator[Problem]:
         message = "is empty: select the destinations that are behind the host name"
         yield Problem("spec.localized.destinationSelectors", "MissingField", message)
     else:
-        for i, selector in enumerate(spec.localized.destination_selectors):
-            path = f"spec.localized.destinationSelectors[{i}].kubeServiceRefs.services"
-            for j, service in enumerate(selector.kube_service_refs.services if selector.kube_service_refs else ()):
-                yield from service_problems(service.ref, f"{path}[{j}]")
+        yield from wrong_services(spec.localized.destination_selectors, "spec.localized.destinationSelectors")
         if spec.localized.outlier_detection is not None:
             yield from outlier_problems(spec.localized.outlier_detection, "spec.localized.outlierDetection")
         yield from _directive_problems(spec.localized.failover_directives)
