@@ -43,6 +43,15 @@ class Turns:
     outputs: int = 0
 
 
+@dataclass(frozen=True)
+class Pruning:
+    """Which clusters may prune what is not published to them, and what keeps the others from it."""
+
+    missing: tuple[str, ...]
+    held: Mapping[str, str]
+    clusters: frozenset[str]
+
+
 class Plane:
     """The engine and what surrounds it.
 
@@ -72,9 +81,7 @@ class Plane:
         self._objects: dict[ObjectKey, Resource | None] = {}
         self._reports: dict[OutputKey, str | None] = {}
         self._wake = asyncio.Event()
-        self._said: tuple[str, ...] = ()
-        self._held: dict[str, str] = {}
-        self._pruning: frozenset[str] = frozenset()
+        self._pruning = Pruning((), {}, frozenset())
 
     def change(self, objects: Mapping[ObjectKey, Resource | None]) -> None:
         """Take changed objects that users wrote."""
@@ -123,16 +130,16 @@ class Plane:
         reason = f"no mesh is found on it, while VirtualMesh {' and '.join(lost)}, which is not found"
         return dict.fromkeys(without, reason)
 
-    def _prunable(self) -> frozenset[str]:
-        """Clusters that may prune what is not published to them.
+    def _look(self) -> Pruning:
+        """What may be pruned now.
 
-        None before its agent has reported: of the last known state a part may have been stored before the server died,
-        so that a mesh is known and its services are not; and the report is on its way with whoever would prune.
+        Nothing on a cluster before its agent has reported: of the last known state a part may have been stored before
+        the server died, so that a mesh is known and its services are not; and the report is on its way with whoever
+        would prune.
         """
-        if self.missing():
-            return frozenset()
-        held = self.held()
-        return frozenset(name for name, known in self._fleet.clusters.items() if known.reported and name not in held)
+        missing, held = self.missing(), self.held()
+        reported = () if missing else (name for name, known in self._fleet.clusters.items() if known.reported)
+        return Pruning(missing, held, frozenset(reported) - held.keys())
 
     def _is_there(self, key: ObjectKey) -> bool:
         return self._policies.get(key) is not None or self._fleet.get(key) is not None
@@ -143,7 +150,7 @@ class Plane:
             await self._wake.wait()
             self._wake.clear()
             changed = self._objects or self._reports or self._roots
-            if changed or self.missing() != self._said or self._prunable() != self._pruning:
+            if changed or self._look() != self._pruning:
                 await self.turn()
 
     async def turn(self) -> None:
@@ -151,8 +158,8 @@ class Plane:
         objects, self._objects = self._objects, {}
         reports, self._reports = self._reports, {}
         roots, self._roots = self._roots, {}
-        self._pruning = self._prunable()
-        self._say(self.missing(), self.held())
+        before, self._pruning = self._pruning, self._look()
+        _say(before, self._pruning)
         started = time.monotonic()
         async with self.lock:
             if len(objects) < LARGE_BATCH:
@@ -165,7 +172,7 @@ class Plane:
         self.turns.seconds += self.turns.last_seconds
         if result.addresses is not None:
             await self._keep(result.addresses)
-        self._publish(result.payloads, self._pruning)
+        self._publish(result.payloads, self._pruning.clusters)
         log.debug(
             "translated",
             changes=len(objects) + len(reports),
@@ -230,21 +237,20 @@ class Plane:
             if again:
                 self.report(cluster, again)
 
-    def _say(self, missing: tuple[str, ...], held: dict[str, str]) -> None:
-        if missing != self._said:
-            self._said = missing
-            if missing:
-                log.warning("nothing is pruned for now", unknown=missing)
-            else:
-                log.info("everything is known; what is no longer wanted is pruned")
-        for cluster, reason in held.items():
-            if self._held.get(cluster) != reason:
-                log.warning("nothing is pruned on one cluster for now", cluster=cluster, reason=reason)
-        self._held = held
-
 
 @dataclass(frozen=True)
 class _Result:
     payloads: dict[str, dict[ObjectKey, bytes | None]]
     statuses: tuple[StatusKey, ...]
     addresses: dict[str, str] | None
+
+
+def _say(before: Pruning, now: Pruning) -> None:
+    if now.missing != before.missing:
+        if now.missing:
+            log.warning("nothing is pruned for now", unknown=now.missing)
+        else:
+            log.info("everything is known; what is no longer wanted is pruned")
+    for cluster, reason in now.held.items():
+        if before.held.get(cluster) != reason:
+            log.warning("nothing is pruned on one cluster for now", cluster=cluster, reason=reason)
