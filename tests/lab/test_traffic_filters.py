@@ -170,7 +170,9 @@ def test_a_gateway_asks_servers_and_refuses_what_other_sites_send(federated: Lab
     reviews = {
         "routeAction": {"pathRewrite": "/reviews/", "destinations": [{"kubeService": service("reviews", "cluster1")}]}
     }
-    limited = {"raw": {"rateLimits": [{"actions": [{"genericKey": {"descriptorValue": "all"}}]}]}}
+    counted = {"rateLimits": [{"actions": [{"genericKey": {"descriptorValue": "all"}}]}]}
+    limits = enterprise("RateLimitClientConfig", "all", {"rateLimits": {"raw": counted}})
+    limited = {"ratelimitClientConfigRef": {"name": "all", "namespace": "gloo-mesh"}}
     guarded = enterprise(
         "VirtualGateway",
         "guarded",
@@ -225,7 +227,7 @@ def test_a_gateway_asks_servers_and_refuses_what_other_sites_send(federated: Lab
     get = partial(ask, federated, host=GUARDED)
     post = partial(get, "/open/0", "--method", "POST", "--data", "{}", "--header")
 
-    with on_cluster(federated, "cluster1", limiter), written(federated, guarded):
+    with on_cluster(federated, "cluster1", limiter), written(federated, limits, guarded):
         eventually("the gateway serves the host", lambda: get("/open/0")["status"] == 200)
         eventually("the auth server is asked", lambda: get("/nothing").get("service") == "details")
         drained(federated, "cluster1", ["istio=ingressgateway"], namespace="istio-system")

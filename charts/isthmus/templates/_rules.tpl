@@ -46,6 +46,7 @@
   - networking.enterprise.mesh.gloo.solo.io
   resources:
   - certificateverifications
+  - ratelimitclientconfigs
   - routetables
   - servicedependencies
   - virtualdestinations
@@ -59,6 +60,7 @@
   - networking.enterprise.mesh.gloo.solo.io
   resources:
   - certificateverifications/status
+  - ratelimitclientconfigs/status
   - routetables/status
   - servicedependencies/status
   - virtualdestinations/status

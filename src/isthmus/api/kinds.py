@@ -11,6 +11,7 @@ from isthmus.api.discovery import Destination, Mesh, Workload
 from isthmus.api.issued_certificate import IssuedCertificate
 from isthmus.api.kubernetes_cluster import KubernetesCluster
 from isthmus.api.pod_bounce_directive import PodBounceDirective
+from isthmus.api.rate_limit import RateLimitClientConfig
 from isthmus.api.route_table import RouteTable
 from isthmus.api.service_dependency import ServiceDependency
 from isthmus.api.settings import Settings
@@ -22,7 +23,7 @@ from isthmus.api.virtual_mesh import VirtualMesh
 
 POLICIES: tuple[type[Resource], ...] = (
     VirtualMesh, TrafficPolicy, AccessPolicy, VirtualDestination, VirtualGateway, VirtualHost, RouteTable,
-    ServiceDependency, AccessLogRecord, CertificateVerification, Settings,
+    RateLimitClientConfig, ServiceDependency, AccessLogRecord, CertificateVerification, Settings,
 )  # fmt: skip
 """What users write on the management cluster."""
 

@@ -1,13 +1,16 @@
-"""Rate limits of a route: which descriptors a request sends to the rate limit server."""
+"""Rate limits of routes, written there or by themselves: what a request tells the rate limit server."""
 
 from __future__ import annotations
 
 from enum import Enum
 from typing import ClassVar
 
-from isthmus.api.base import ApiStruct, Empty, OneofStruct
-from isthmus.api.common import ObjectRef, ObjectSelector
+from isthmus.api.base import ApiStruct, Empty, OneofStruct, Resource
+from isthmus.api.common import ApprovalState, ObjectRef, ObjectSelector
 from isthmus.api.scalars import Int64
+from isthmus.model.ref import Kind
+
+GROUP = "networking.enterprise.mesh.gloo.solo.io"
 
 
 class RequestHeadersAction(ApiStruct, frozen=True):
@@ -148,7 +151,7 @@ class RateLimitActions(ApiStruct, frozen=True):
 
 
 class RawRateLimits(ApiStruct, frozen=True):
-    """Rate limits written where they are used."""
+    """What requests tell the rate limit server."""
 
     rate_limits: tuple[RateLimitActions, ...] = ()
     """Tuples of descriptors; the request is limited when one of them is."""
@@ -164,4 +167,64 @@ class RouteRateLimit(OneofStruct, frozen=True):
     raw: RawRateLimits | None = None
     """The descriptors themselves."""
     ratelimit_client_config_ref: ObjectRef | None = None
-    """A RateLimitClientConfig that holds the descriptors; not implemented."""
+    """The RateLimitClientConfig that holds the descriptors."""
+
+
+class RateLimits(ApiStruct, frozen=True):
+    """What requests tell the rate limit server, in one of several forms; so far there is one."""
+
+    raw: RawRateLimits | None = None
+    """The descriptors themselves."""
+
+
+class RateLimitClientConfigSpec(ApiStruct, frozen=True):
+    """What requests of the routes that refer to it tell the rate limit server."""
+
+    rate_limits: RateLimits | None = None
+    """The descriptors."""
+
+
+class RateLimitClientConfigStatus(ApiStruct, frozen=True):
+    """What became of a rate limit client config."""
+
+    observed_generation: Int64 = 0
+    """Generation of the RateLimitClientConfig that this status speaks of."""
+    state: ApprovalState = ApprovalState.PENDING
+    """ACCEPTED if routes may refer to it; those that do say in their own status what became of it."""
+    errors: tuple[str, ...] = ()
+    """Why it is not accepted."""
+    warnings: tuple[str, ...] = ()
+    """What deserves attention although it was accepted."""
+
+
+class RateLimitClientConfig(Resource, frozen=True):
+    """Says once what requests tell the rate limit server; routes and policies refer to it."""
+
+    KIND: ClassVar[Kind] = Kind(GROUP, "v1beta1", "RateLimitClientConfig", "ratelimitclientconfigs")
+    SHORT_NAMES: ClassVar[tuple[str, ...]] = ("rlcc", "rlccs")
+    COLUMNS: ClassVar[tuple[tuple[str, str, str], ...]] = (
+        ("State", "string", ".status.state"),
+        ("Age", "date", ".metadata.creationTimestamp"),
+    )
+    EXAMPLE: ClassVar[str] = """\
+apiVersion: networking.enterprise.mesh.gloo.solo.io/v1beta1
+kind: RateLimitClientConfig
+metadata:
+  name: per-user
+  namespace: gloo-mesh
+spec:
+  rateLimits:
+    raw:
+      rateLimits:
+      - actions:
+        - genericKey:
+            descriptorValue: reviews
+        - requestHeaders:
+            headerName: x-user
+            descriptorKey: user
+"""
+
+    spec: RateLimitClientConfigSpec = RateLimitClientConfigSpec()
+    """What the user wants."""
+    status: RateLimitClientConfigStatus | None = None
+    """What became of it."""

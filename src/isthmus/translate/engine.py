@@ -19,6 +19,7 @@ from isthmus.api.certificate_verification import CertificateVerification, Certif
 from isthmus.api.common import ApprovalState, ApprovalStatus, RequiredSubsets
 from isthmus.api.discovery import Destination, DestinationStatus, Mesh, MeshStatus, Workload, WorkloadStatus
 from isthmus.api.kubernetes_cluster import KubernetesCluster
+from isthmus.api.rate_limit import RateLimitClientConfig
 from isthmus.api.route_table import RouteTable
 from isthmus.api.service_dependency import ServiceDependency, ServiceDependencyStatus
 from isthmus.api.settings import Settings
@@ -50,6 +51,7 @@ from isthmus.translate.federation.derivations import Federation
 from isthmus.translate.federation.gateways import MeshGateways
 from isthmus.translate.federation.outputs import FederationOutputs
 from isthmus.translate.gateways.derivations import Gateways
+from isthmus.translate.gateways.limits import RateLimits
 from isthmus.translate.gateways.outcomes import GatewayOutcomes
 from isthmus.translate.gateways.statuses import with_failures, with_routes
 from isthmus.translate.listing import MAX_LISTED_DESTINATIONS, approval, required_subsets
@@ -89,7 +91,7 @@ from isthmus.translate.virtual_destinations.outputs import VirtualDestinationOut
 INPUTS: tuple[type[Resource], ...] = (
     Mesh, Workload, Destination, KubernetesCluster,
     VirtualMesh, TrafficPolicy, AccessPolicy, VirtualDestination, VirtualGateway, VirtualHost, RouteTable,
-    ServiceDependency, AccessLogRecord, CertificateVerification, Settings,
+    RateLimitClientConfig, ServiceDependency, AccessLogRecord, CertificateVerification, Settings,
 )  # fmt: skip
 """The kinds that the engine reads."""
 
@@ -191,6 +193,7 @@ class Engine:
             reach=reach,
             default_tls=graph.expand("default TLS", self._sources[Settings.KIND], self._default_tls),
         )
+        self._rate_limits = RateLimits(graph, self._sources[RateLimitClientConfig.KIND])
         gateways = Gateways(
             graph,
             virtual_gateways=self._sources[VirtualGateway.KIND],
@@ -201,6 +204,7 @@ class Engine:
             services_by_identity=by_identity,
             reach=reach,
             shifted=self._traffic.shifted,
+            limits=self._rate_limits.of,
         )
         self._traffic.write(graph, gateways.uses)
         virtual_destination_outputs = VirtualDestinationOutputs(
@@ -316,6 +320,7 @@ class Engine:
                 self._dependencies.missing.tap(),
                 self._dependencies.verdicts.tap(),
             ],
+            RateLimitClientConfig.KIND: [self._sources[RateLimitClientConfig.KIND].tap()],
             VirtualGateway.KIND: [self._gateways.virtual_gateways.tap()],
             VirtualHost.KIND: [self._gateways.virtual_hosts.tap()],
             RouteTable.KIND: [self._gateways.route_tables.tap()],
@@ -461,6 +466,8 @@ class Engine:
             return self._workload_statuses.get(key.ref)
         if key.kind in (VirtualGateway.KIND, VirtualHost.KIND, RouteTable.KIND):
             return self._gateway_status(key)
+        if key.kind == RateLimitClientConfig.KIND:
+            return self._rate_limits.status(key.ref)
         if key.kind == CertificateVerification.KIND:
             return self._verifications.get(key.ref)
         present = self._sources[key.kind].get(key.ref)

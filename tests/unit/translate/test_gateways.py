@@ -36,13 +36,25 @@ from isthmus.api.common import (
 )
 from isthmus.api.discovery import Destination, ExternalAddress, ServicePort, ServiceType
 from isthmus.api.parse import parse
+from isthmus.api.rate_limit import (
+    GenericKeyAction,
+    RateLimitAction,
+    RateLimitActions,
+    RateLimitClientConfig,
+    RateLimitClientConfigSpec,
+    RateLimits,
+    RawRateLimits,
+    RouteRateLimit,
+)
 from isthmus.api.route_table import RouteTable, RouteTableSpec
 from isthmus.api.traffic_policy import Mirror, Policy, RetryPolicy, RouteSelector, TrafficPolicy, TrafficPolicySpec
 from isthmus.api.virtual_gateway import (
     ConnectionHandler,
     ConnectionOptions,
+    GatewayRateLimit,
     HttpHandler,
     RouteConfig,
+    RouteOptions,
     ServerTlsMode,
     SslConfig,
     SslParameters,
@@ -169,9 +181,18 @@ uris = st.sampled_from(
         StringMatch(regex="/[0-9]+"),
     )
 )
+
+
+def limited(config: str) -> Policy:
+    """Says that rate limits are those of *config*."""
+    return Policy(rate_limit=RouteRateLimit(ratelimit_client_config_ref=ObjectRef(name=config, namespace="gloo-mesh")))
+
+
 options = st.sampled_from(
     (
         None,
+        limited("c0"),
+        limited("c1"),
         Policy(request_timeout="1s"),
         Policy(retries=RetryPolicy(attempts=2)),
         Policy(request_timeout="2s", traffic_shift=TrafficShift()),
@@ -201,7 +222,9 @@ host_specs = st.builds(
 )
 handlers = st.one_of(
     st.builds(
-        lambda found, tls: ConnectionHandler(http=HttpHandler(route_config=found), connection_options=tls),
+        lambda found, tls, around: ConnectionHandler(
+            http=HttpHandler(route_config=found, route_options=around), connection_options=tls
+        ),
         st.lists(
             st.builds(RouteConfig, virtual_host_selector=selectors) | st.builds(RouteConfig, virtual_host=host_specs),
             min_size=1,
@@ -215,6 +238,7 @@ handlers = st.one_of(
                 ConnectionOptions(ssl_config=SslConfig(secret_name="tls", tls_mode=ServerTlsMode.SIMPLE)),
             )
         ),
+        st.sampled_from((None, RouteOptions(rate_limit=GatewayRateLimit()))),
     ),
     st.builds(
         lambda cluster: ConnectionHandler(
@@ -295,6 +319,16 @@ route_policies = st.builds(
     ),
     options,
 )
+rate_limits = st.builds(
+    lambda name, value: RateLimitClientConfig(
+        metadata=meta(name),
+        spec=RateLimitClientConfigSpec(
+            RateLimits(RawRateLimits((RateLimitActions((RateLimitAction(generic_key=GenericKeyAction(value)),)),)))
+        ),
+    ),
+    st.sampled_from(("c0", "c1")),
+    st.sampled_from(("all", "some", "")),
+)
 odd = st.one_of(
     st.builds(lambda spec: VirtualGateway(metadata=meta("a"), spec=spec), messages(VirtualGatewaySpec)),
     st.builds(lambda spec: VirtualHost(metadata=meta("a"), spec=spec), messages(VirtualHostSpec)),
@@ -308,6 +342,7 @@ ours: st.SearchStrategy[Resource] = st.one_of(
     route_tables,
     route_tables,
     route_policies,
+    rate_limits,
     external_services,
     external_services,
     odd,
@@ -317,8 +352,10 @@ histories = st.lists(steps, min_size=4, max_size=24)
 
 
 def start() -> list[Resource]:
-    """Three federated clusters with an ingress gateway each, and a virtual gateway, host and table in use."""
-    found = [*three_clusters(), *map(entrance, CLUSTERS)]
+    """Three federated clusters with an ingress gateway and a rate limiter each, and a virtual gateway."""
+    port = ServicePort(port=18081, name="grpc", protocol="TCP")
+    limiters = (service(cluster, "rate-limiter", ports=(port,)) for cluster in CLUSTERS)
+    found = [*three_clusters(), *map(entrance, CLUSTERS), *limiters]
     selector = ObjectSelector()
     found.append(
         VirtualGateway(
@@ -326,7 +363,12 @@ def start() -> list[Resource]:
             spec=VirtualGatewaySpec(
                 ingress_gateway_selectors=(IngressGatewaySelector(port_name="http2"),),
                 connection_handlers=(
-                    ConnectionHandler(http=HttpHandler(route_config=(RouteConfig(virtual_host_selector=selector),))),
+                    ConnectionHandler(
+                        http=HttpHandler(
+                            route_config=(RouteConfig(virtual_host_selector=selector),),
+                            route_options=RouteOptions(rate_limit=GatewayRateLimit()),
+                        )
+                    ),
                 ),
             ),
         )

@@ -25,6 +25,7 @@ from isthmus.translate.gateways.hosts import (
     HostFacts,
     HostKey,
 )
+from isthmus.translate.gateways.limits import missing
 from isthmus.translate.gateways.listeners import (
     ANY_NAME,
     HANDLER,
@@ -113,6 +114,15 @@ def unshifted(_: Fetch, __: str, ___: Ref, ____: int) -> tuple[WeightedRoute, ..
     return ()
 
 
+Limits = Callable[[Fetch, Ref], RouteFilter | Unreachable]
+"""The rate limits of a RateLimitClientConfig."""
+
+
+def unlimited(_: Fetch, config: Ref) -> Unreachable:
+    """No RateLimitClientConfig is there."""
+    return missing(config)
+
+
 class Gateways:
     """The collections of gateways that listen, for which hosts, and what they do with requests."""
 
@@ -128,11 +138,13 @@ class Gateways:
         services_by_identity: Index[Ref, Ref, ServiceFacts],
         reach: Reach,
         shifted: Shifted = unshifted,
+        limits: Limits = unlimited,
     ) -> None:
-        """*shifted* says where requests to services go instead."""
+        """*shifted* says where requests to services go instead, *limits* what rate limits others refer to."""
         self._services_by_identity = services_by_identity
         self._reached = reach
         self._shifted = shifted
+        self._limits = limits
 
         self.listener_problems: Collection[Ref, tuple[Problem, ...]] = graph.map(
             "virtual gateway problems", virtual_gateways, lambda _, each: tuple(listener_problems(each.spec)) or None
@@ -357,6 +369,7 @@ class Gateways:
             reach,
             has_pods=lambda use: self._reached.has_pods(fetch, use.service, use.labels),
             shifted=lambda service, port: self._shifted(fetch, cluster, service, port),
+            limits=lambda config: self._limits(fetch, config),
         )
 
     def _route(self, fetch: Fetch, key: ServedKey, served: Served) -> HostRouting | None:

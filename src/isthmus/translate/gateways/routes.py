@@ -19,7 +19,7 @@ from isthmus.model.problem import Problem
 from isthmus.model.ref import Ref
 from isthmus.translate.federation.objects import Pairs
 from isthmus.translate.gateways.selection import selector_problems
-from isthmus.translate.traffic.asking import extauth, rate_limits
+from isthmus.translate.traffic.asking import extauth, limits_of
 from isthmus.translate.traffic.conditions import ANY_REQUEST, Request, request_of
 from isthmus.translate.traffic.fields import (
     Field,
@@ -116,7 +116,7 @@ def fields_of_route(options: Policy | None) -> dict[Field, Value]:
     if options is not None and options.extauth is not None:
         of_routes[Field.EXTAUTH] = extauth(options.extauth)
     if options is not None and options.rate_limit is not None:
-        of_routes[Field.RATE_LIMIT] = rate_limits(options.rate_limit)
+        of_routes[Field.RATE_LIMIT] = limits_of(options.rate_limit)
     return of_routes
 
 

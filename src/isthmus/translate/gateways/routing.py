@@ -15,7 +15,7 @@ from isthmus.translate.gateways.findings import Finding, Weight
 from isthmus.translate.gateways.policies import Treated, TreatedHost
 from isthmus.translate.gateways.routes import UNREACHABLE, Forward, Share
 from isthmus.translate.output import StatusKey
-from isthmus.translate.traffic.asking import ASKED, is_free
+from isthmus.translate.traffic.asking import ASKED, Referred, is_free
 from isthmus.translate.traffic.conditions import ANY_SENDER, Condition, Request
 from isthmus.translate.traffic.fields import Copies, Field, Value
 from isthmus.translate.traffic.filters import RouteFilter, route_name
@@ -39,6 +39,8 @@ class Lookup(msgspec.Struct, frozen=True):
     has_pods: Callable[[Use], bool]
     shifted: Callable[[Ref, int], tuple[istio.WeightedRoute, ...]]
     """Where requests to a port of a service go instead, as traffic policies shift all of them; empty if to itself."""
+    limits: Callable[[Ref], RouteFilter | Unreachable]
+    """The rate limits of a RateLimitClientConfig."""
 
 
 class Around(msgspec.Struct, frozen=True):
@@ -100,7 +102,7 @@ class _Router:
     def route(self, treated: Treated, around: Around) -> istio.HttpRoute:
         """The route of *treated*, with what is *around* it."""
         leaf, action = treated.leaf, treated.leaf.action
-        values = {**around.defaults, **{field: said.value for field, said in treated.said.items()}}
+        values = {**around.defaults, **dict(self._said(treated, around))}
         filters = tuple(_filters(values, around))
         self._tell_unasked(treated, around)
         made = istio.HttpRoute(name=self._name(leaf, filters), match=_matches(leaf.requests))
@@ -118,6 +120,21 @@ class _Router:
         else:
             made = msgspec.structs.replace(made, direct_response=action)
         return with_fields(made, {field: value for field, value in values.items() if field in _OF_ANSWERS})
+
+    def _said(self, treated: Treated, around: Around) -> Iterator[tuple[Field, Value]]:
+        """What is said of the route's requests, with the rate limits that it refers to."""
+        for field, said in treated.said.items():
+            if not isinstance(said.value, Referred):
+                yield field, said.value
+                continue
+            found = self._lookup.limits(said.value.config)
+            if isinstance(found, RouteFilter):
+                yield field, found
+            elif field in around.asks:
+                text = (
+                    f"{said.path}.{field.value}.ratelimitClientConfigRef: {found.reason}, so requests are not limited"
+                )
+                self._findings[Finding(said.who, Weight.LATER if found.later else Weight.ERROR, text)] = None
 
     def _tell_unasked(self, treated: Treated, around: Around) -> None:
         for field in _ASKING:

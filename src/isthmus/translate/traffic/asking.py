@@ -6,12 +6,15 @@ config.route.v3.RateLimit: https://www.envoyproxy.io/docs/envoy/latest/api-v3/ap
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-from isthmus.api.rate_limit import RateLimitAction, RateLimitHeaderMatcher, RouteRateLimit
+import msgspec
+
+from isthmus.api.rate_limit import RateLimitAction, RateLimitActions, RateLimitHeaderMatcher, RouteRateLimit
 from isthmus.api.traffic_policy import RouteExtauth
 from isthmus.model.problem import Problem
+from isthmus.model.ref import Ref
 from isthmus.translate.traffic.filters import RouteFilter
 
 EXTAUTH, RATE_LIMIT = "envoy.filters.http.ext_authz", "envoy.filters.http.ratelimit"
@@ -39,9 +42,21 @@ def is_free(said: RouteFilter) -> bool:
     return bool(said.config.get("disabled"))
 
 
-def rate_limits(said: RouteRateLimit) -> RouteFilter:
-    """*said* as Envoy has it."""
-    limits = said.raw.rate_limits if said.raw is not None else ()
+class Referred(msgspec.Struct, frozen=True):
+    """Rate limits that are those of a RateLimitClientConfig."""
+
+    config: Ref
+
+
+def limits_of(said: RouteRateLimit) -> RouteFilter | Referred:
+    """*said* as Envoy has it, or whose limits it means."""
+    if said.ratelimit_client_config_ref is not None:
+        return Referred(said.ratelimit_client_config_ref.ref)
+    return rate_limits(said.raw.rate_limits if said.raw is not None else ())
+
+
+def rate_limits(limits: Iterable[RateLimitActions]) -> RouteFilter:
+    """*limits* as Envoy has them."""
     config = {
         "@type": f"{TYPE}ratelimit.v3.RateLimitPerRoute",
         "rate_limits": [{"actions": [_action(action) for action in each.actions]} for each in limits],
@@ -49,13 +64,10 @@ def rate_limits(said: RouteRateLimit) -> RouteFilter:
     return RouteFilter(RATE_LIMIT, config)
 
 
-def rate_limit_problems(limits: RouteRateLimit, path: str) -> Iterator[Problem]:
-    """What is wrong with *limits*, which are at field path *path*."""
-    if limits.ratelimit_client_config_ref is not None:
-        message = "is not implemented: write the limits here, in raw"
-        yield Problem(f"{path}.ratelimitClientConfigRef", "Unsupported", message)
-    for i, each in enumerate(limits.raw.rate_limits if limits.raw is not None else ()):
-        at = f"{path}.raw.rateLimits[{i}]"
+def actions_problems(limits: Iterable[RateLimitActions], path: str) -> Iterator[Problem]:
+    """What is wrong with the actions of *limits*, which are at field path *path*, but for regular expressions."""
+    for i, each in enumerate(limits):
+        at = f"{path}[{i}]"
         if each.set_actions:
             message = "is for rate limiters that take descriptors in any order, which Envoy does not: use actions"
             yield Problem(f"{at}.setActions", "Unsupported", message)
@@ -65,14 +77,14 @@ def rate_limit_problems(limits: RouteRateLimit, path: str) -> Iterator[Problem]:
             yield from _action_problems(action, f"{at}.actions[{j}]")
 
 
-def regexes_of(limits: RouteRateLimit, path: str) -> Iterator[tuple[str, str]]:
+def regexes_of(limits: Iterable[RateLimitActions], path: str) -> Iterator[tuple[str, str]]:
     """Field path and text of each regular expression in *limits*, which are at field path *path*."""
-    for i, each in enumerate(limits.raw.rate_limits if limits.raw is not None else ()):
+    for i, each in enumerate(limits):
         for j, action in enumerate(each.actions):
             match = action.header_value_match
             for k, header in enumerate(match.headers if match is not None else ()):
                 if header.regex_match is not None:
-                    at = f"{path}.raw.rateLimits[{i}].actions[{j}].headerValueMatch.headers[{k}].regexMatch"
+                    at = f"{path}[{i}].actions[{j}].headerValueMatch.headers[{k}].regexMatch"
                     yield at, header.regex_match
 
 

@@ -26,6 +26,7 @@ from isthmus.api.common import (
     WeightedDestination,
 )
 from isthmus.api.duration import as_timedelta
+from isthmus.api.rate_limit import RawRateLimits, RouteRateLimit
 from isthmus.api.traffic_policy import CorsPolicy, FaultInjection, Mirror, Policy, RetryPolicy, TrafficPolicySpec
 from isthmus.istio import objects as istio
 from isthmus.model.problem import Problem
@@ -33,7 +34,7 @@ from isthmus.model.ref import Ref
 from isthmus.translate.federation.objects import Pairs
 from isthmus.translate.labels import label_problems, namespace_problems
 from isthmus.translate.selectors import wrong_services
-from isthmus.translate.traffic.asking import rate_limit_problems, regexes_of
+from isthmus.translate.traffic.asking import Referred, actions_problems, regexes_of
 from isthmus.translate.traffic.conditions import path_of
 from isthmus.translate.traffic.filters import RouteFilter, csrf, csrf_problems
 from isthmus.translate.traffic.variables import is_value
@@ -116,6 +117,7 @@ Value = (
     | istio.OutlierDetection
     | istio.ClientTls
     | RouteFilter
+    | Referred
     | str
 )
 
@@ -189,9 +191,7 @@ def policy_problems(policy: Policy, path: str) -> Iterator[Problem]:
             if origin.regex:
                 yield from _regex_problems(origin.regex, f"{path}.csrf.additionalOrigins[{i}].regex")
     if policy.rate_limit is not None:
-        yield from rate_limit_problems(policy.rate_limit, f"{path}.rateLimit")
-        for at, regex in regexes_of(policy.rate_limit, f"{path}.rateLimit"):
-            yield from _regex_problems(regex, at)
+        yield from _rate_limit_problems(policy.rate_limit, f"{path}.rateLimit")
     if policy.outlier_detection is not None:
         yield from outlier_problems(policy.outlier_detection, f"{path}.outlierDetection")
 
@@ -420,6 +420,20 @@ def subset_problems(destinations: tuple[WeightedDestination, ...], path: str) ->
         for name, found in (("kubeService", each.kube_service), ("virtualDestination", each.virtual_destination)):
             if found is not None:
                 yield from label_problems(found.subset, f"{path}.destinations[{i}].{name}.subset")
+
+
+def _rate_limit_problems(said: RouteRateLimit, path: str) -> Iterator[Problem]:
+    if said.ratelimit_client_config_ref is not None:
+        yield from reference_problems(said.ratelimit_client_config_ref, path, "ratelimitClientConfigRef")
+    if said.raw is not None:
+        yield from raw_limit_problems(said.raw, f"{path}.raw")
+
+
+def raw_limit_problems(raw: RawRateLimits, path: str) -> Iterator[Problem]:
+    """What is wrong with *raw*, which is at field path *path*."""
+    yield from actions_problems(raw.rate_limits, f"{path}.rateLimits")
+    for at, regex in regexes_of(raw.rate_limits, f"{path}.rateLimits"):
+        yield from _regex_problems(regex, at)
 
 
 def service_problems(service: Ref, path: str) -> Iterator[Problem]:
