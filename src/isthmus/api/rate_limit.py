@@ -142,12 +142,12 @@ class RateLimitAction(OneofStruct, frozen=True):
 
 
 class RateLimitActions(ApiStruct, frozen=True):
-    """One tuple of descriptors; a request that lacks one of them is not counted."""
+    """A tuple of descriptors; a request that lacks one of them is not counted. With setActions too, two tuples."""
 
     actions: tuple[RateLimitAction, ...] = ()
     """Descriptors in the order in which the server's descriptors are nested."""
     set_actions: tuple[RateLimitAction, ...] = ()
-    """Descriptors whose order does not matter; not implemented."""
+    """Descriptors whose order does not matter, and of which a request may lack some; for Gloo's rate limiter."""
 
 
 class RawRateLimits(ApiStruct, frozen=True):

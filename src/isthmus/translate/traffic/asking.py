@@ -21,6 +21,9 @@ EXTAUTH, RATE_LIMIT = "envoy.filters.http.ext_authz", "envoy.filters.http.rateli
 TYPE = "type.googleapis.com/envoy.extensions.filters.http."
 _ON_ROUTE = {"@type": f"{TYPE}ext_authz.v3.ExtAuthzPerRoute"}
 
+_SET = {"generic_key": {"descriptor_value": "solo.setDescriptor.uniqueValue"}}
+"""Tells the older product's rate limiter, which Gloo Edge has as well, that descriptors are a set."""
+
 ASKED = RouteFilter(EXTAUTH, {**_ON_ROUTE, "check_settings": {}})
 """What is said of routes that say nothing of authorisation."""
 
@@ -59,7 +62,7 @@ def rate_limits(limits: Iterable[RateLimitActions]) -> RouteFilter:
     """*limits* as Envoy has them."""
     config = {
         "@type": f"{TYPE}ratelimit.v3.RateLimitPerRoute",
-        "rate_limits": [{"actions": [_action(action) for action in each.actions]} for each in limits],
+        "rate_limits": [{"actions": actions} for each in limits for actions in _tuples(each)],
     }
     return RouteFilter(RATE_LIMIT, config)
 
@@ -68,24 +71,40 @@ def actions_problems(limits: Iterable[RateLimitActions], path: str) -> Iterator[
     """What is wrong with the actions of *limits*, which are at field path *path*, but for regular expressions."""
     for i, each in enumerate(limits):
         at = f"{path}[{i}]"
-        if each.set_actions:
-            message = "is for rate limiters that take descriptors in any order, which Envoy does not: use actions"
-            yield Problem(f"{at}.setActions", "Unsupported", message)
-        elif not each.actions:
+        if not (each.actions or each.set_actions):
             yield Problem(f"{at}.actions", "MissingField", "is empty: say what the server is told of a request")
-        for j, action in enumerate(each.actions):
-            yield from _action_problems(action, f"{at}.actions[{j}]")
+        for where, action in _each_action(each, at):
+            yield from _action_problems(action, where)
 
 
 def regexes_of(limits: Iterable[RateLimitActions], path: str) -> Iterator[tuple[str, str]]:
     """Field path and text of each regular expression in *limits*, which are at field path *path*."""
     for i, each in enumerate(limits):
-        for j, action in enumerate(each.actions):
+        for at, action in _each_action(each, f"{path}[{i}]"):
             match = action.header_value_match
             for k, header in enumerate(match.headers if match is not None else ()):
                 if header.regex_match is not None:
-                    at = f"{path}[{i}].actions[{j}].headerValueMatch.headers[{k}].regexMatch"
-                    yield at, header.regex_match
+                    yield f"{at}.headerValueMatch.headers[{k}].regexMatch", header.regex_match
+
+
+def _each_action(limit: RateLimitActions, path: str) -> Iterator[tuple[str, RateLimitAction]]:
+    """The actions of *limit*, which is at field path *path*, each with its own."""
+    for field, actions in (("actions", limit.actions), ("setActions", limit.set_actions)):
+        yield from ((f"{path}.{field}[{i}]", action) for i, action in enumerate(actions))
+
+
+def _tuples(limit: RateLimitActions) -> Iterator[list[dict[str, Any]]]:
+    """The tuples of descriptors that *limit* means: one in its order, and one that the server takes for a set."""
+    if limit.actions:
+        yield [_action(action) for action in limit.actions]
+    if limit.set_actions:
+        yield [_SET, *(_if_there(_action(action)) for action in limit.set_actions)]
+
+
+def _if_there(action: dict[str, Any]) -> dict[str, Any]:
+    """*action*, of a set: without the header that it reads, the others are sent all the same."""
+    headers = action.get("request_headers")
+    return {"request_headers": {**headers, "skip_if_absent": True}} if headers else action
 
 
 def _action(action: RateLimitAction) -> dict[str, Any]:
