@@ -109,7 +109,7 @@ def passed(answer: Json) -> bool:
 
 
 def settled(
-    lab: Lab, what: str, requests: Sequence[Request], may: Callable[[Caller, Request], bool], within: float = 90.0
+    lab: Lab, what: str, requests: Sequence[Request], may: Callable[[Caller, Request], bool], within: float = 180.0
 ) -> Answers:
     """The answers once exactly the requests that callers *may* make pass, and all others are refused.
 

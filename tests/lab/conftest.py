@@ -103,11 +103,13 @@ def federated(bookinfo: Lab) -> Lab:
     if not bookinfo.has("mgmt", "virtualmesh", "virtual-mesh", "-n", "gloo-mesh"):
         for block in commands("Federate"):
             bookinfo.shell(block)
-    for cluster, other in (("cluster1", "cluster2"), ("cluster2", "cluster1")):
-        url = f"http://details.default.svc.{other}.global:9080/details/0"
+    pairs = (("cluster1", "cluster2"), ("cluster2", "cluster1"))
+    for cluster, _ in pairs:
         eventually(
             f"no pod of {cluster} is to restart for its trust", partial(_is_settled, bookinfo, cluster), within=300
         )
+    for cluster, other in pairs:
+        url = f"http://details.default.svc.{other}.global:9080/details/0"
         eventually(f"{cluster} reaches details of {other}", partial(_answers, bookinfo, cluster, url))
     return bookinfo
 

@@ -16,6 +16,9 @@ from tests.lab.test_walkthrough import CLUSTERS, OURS, proxy_config
 
 ANY_HTTP_PORT = "9080"
 """Bookinfo's only port, and Envoy's name for the routes of all services with that port."""
+PARENTS = "parents.networking.mesh.gloo.solo.io"
+UNROUTED = {"outlierDetection", "mtls"}
+"""Fields of policies that are no part of a route."""
 
 
 @dataclass(frozen=True)
@@ -108,26 +111,48 @@ def applied(lab: Lab, *manifests: Json) -> Iterator[None]:
     listed = json.dumps({"apiVersion": "v1", "kind": "List", "items": list(manifests)})
     lab.kubectl("mgmt", "apply", "-f", "-", stdin=listed)
     try:
-        for manifest in manifests:
-            eventually(f"{manifest['metadata']['name']} is accepted", partial(is_accepted, lab, manifest))
-        settle(lab)
+        settle(lab, *manifests)
         yield
     finally:
         lab.kubectl("mgmt", "delete", "-f", "-", stdin=listed)
         forget(lab)
 
 
-def is_accepted(lab: Lab, manifest: Json) -> bool:
-    """Whether the management plane accepts the object as it is now, of whose kind and name *manifest* is."""
+def _is_written(lab: Lab, manifest: Json) -> bool:
+    """Whether routes name the TrafficPolicy of *manifest*: on both clusters, or on cluster1 if only some may send."""
+    spec, named = _object(lab, manifest)["spec"], f'"name":"{manifest["metadata"]["name"]}"'
+    if manifest["kind"] != "TrafficPolicy" or spec["policy"].keys() <= UNROUTED:
+        return True
+    return all(
+        any(named in each["metadata"]["annotations"].get(PARENTS, "") for each in _for_sidecars(lab, cluster))
+        for cluster in (CLUSTERS[:1] if "sourceSelector" in spec else CLUSTERS)
+    )
+
+
+def _object(lab: Lab, manifest: Json) -> Json:
+    """The object as it is now, of whose kind and name *manifest* is."""
     meta = manifest["metadata"]
     [found] = lab.objects("mgmt", manifest["kind"].lower(), "-n", meta["namespace"], meta["name"])
+    return found
+
+
+def is_accepted(lab: Lab, manifest: Json) -> bool:
+    """Whether the management plane accepts the object as it is now, of whose kind and name *manifest* is."""
+    found = _object(lab, manifest)
     status = found.get("status") or {}
     assert status.get("state") != "INVALID", status
     return bool(status.get("state") == "ACCEPTED" and status["observedGeneration"] == found["metadata"]["generation"])
 
 
-def settle(lab: Lab) -> None:
-    """Wait until the proxies of both clients have each route that we wrote for them."""
+def settle(lab: Lab, *manifests: Json) -> None:
+    """Wait until *manifests* are accepted and written, and the proxies of both clients have each route of ours.
+
+    Of a manifest, kind and name are enough.
+    """
+    for manifest in manifests:
+        name = manifest["metadata"]["name"]
+        eventually(f"{name} is accepted", partial(is_accepted, lab, manifest))
+        eventually(f"routes are written for {name}", partial(_is_written, lab, manifest))
     for cluster in CLUSTERS:
         eventually(f"the client of {cluster} has its routes", partial(_has_routes, lab, cluster))
 

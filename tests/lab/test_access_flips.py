@@ -18,6 +18,7 @@ RATE = 10  # requests per second of each caller and callee
 SECONDS = 400  # that they go on at most
 STEADY = 3.0  # seconds in which only the new outcome was seen, and every open connection has told its last
 SETTLED_WITHIN = 60.0
+PATIENCE = 10.0  # seconds that a request may take
 HERE, THERE = (Caller(cluster, "client") for cluster in CLUSTERS)
 
 
@@ -35,7 +36,7 @@ class Stream:
 
     def take(self, outcomes: set[bool]) -> bool | None:
         """Take the next answer: whether it was passed on; one that is not among *outcomes* is noted as wrong."""
-        self.calling.until("anything", lambda line: True, within=20)
+        self.calling.until("anything", lambda line: True, within=3 * PATIENCE)
         line = self.calling.seen.pop()
         outcome = True if "pod" in line else False if (line["status"], line.get("body")) == (403, DENIED) else None
         self.judged += 1
@@ -121,7 +122,9 @@ def streams(denied: Lab) -> Iterator[list[Stream]]:
         for caller in BOTH:
             for request in (Request("details", CLUSTERS[0]), Request("ratings", CLUSTERS[1])):
                 url = request.as_of(caller)["url"]
-                calling = stack.enter_context(denied.calling(caller.cluster, url, rate=RATE, seconds=SECONDS))
+                calling = stack.enter_context(
+                    denied.calling(caller.cluster, url, rate=RATE, seconds=SECONDS, timeout=PATIENCE)
+                )
                 found.append(Stream(caller, request, calling))
         yield found
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.lab.policies import forget, is_accepted, pods, settle
-from tests.lab.running import Json, Lab, commands, eventually
+from tests.lab.policies import forget, pods, settle
+from tests.lab.running import Json, Lab, commands
 from tests.lab.test_walkthrough import reviews_of
 
 REVIEWS = "http://reviews:9080/reviews/0"
@@ -25,8 +25,7 @@ def shifted(federated: Lab) -> Iterator[Lab]:
     apply, *_, undo = commands("Shift traffic across clusters")
     federated.shell(apply)
     try:
-        eventually("the policy is accepted", lambda: is_accepted(federated, simple(federated)))
-        settle(federated)
+        settle(federated, simple(federated))
         yield federated
     finally:
         federated.shell(undo)
@@ -113,7 +112,8 @@ def test_the_other_cluster_is_not_shifted(shifted: Lab) -> None:
 
 def test_callers_on_the_other_cluster_are_shifted_too(shifted: Lab) -> None:
     """By its federated name the same service is shifted for whoever calls it from elsewhere."""
-    answers = shifted.call("cluster2", "http://reviews.default.svc.cluster1.global:9080/reviews/0", "-n", "60")
+    # That one of the shares is not among so many has a chance of 3 in a million.
+    answers = shifted.call("cluster2", "http://reviews.default.svc.cluster1.global:9080/reviews/0", "-n", "120")
 
     assert {(answer["cluster"], answer["version"]) for answer in answers} == {
         ("cluster2", "v3"),

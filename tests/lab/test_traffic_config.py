@@ -195,7 +195,9 @@ def mark(lab: Lab, client: str) -> None:
 
 
 def _is_known(lab: Lab, client: str, host: str) -> bool:
-    return f"{host}:9080" in virtual_hosts(lab, client)
+    """Also its endpoints: what Envoy has not been told the endpoints of is not there yet."""
+    endpoints = (each for each in asked(lab, client, "endpoints") if each["name"] == f"outbound|9080||{host}")
+    return any(each.get("hostStatuses") for each in endpoints) and f"{host}:9080" in virtual_hosts(lab, client)
 
 
 def asked(lab: Lab, client: str, what: str) -> list[Json]:

@@ -84,7 +84,7 @@ def by_name(lab: Lab) -> Json:
 
 def came_from_outside(answer: Json) -> bool:
     """Whether *answer* came through the gateway of cluster2, under the name that this one serves."""
-    where = (answer["status"], answer["cluster"], answer["version"])
+    where = (answer["status"], answer.get("cluster"), answer.get("version"))
     return where == (200, "cluster2", "v3") and answer["headers"].get("via") == VIA
 
 
@@ -154,8 +154,7 @@ def test_a_host_that_comes_later_heals_the_policy(outside: Lab) -> None:
         assert "state" not in status_of(outside, "trafficpolicy", "waiting")
         assert {answer["cluster"] for answer in outside.call("cluster1", REVIEWS, "-n", "10")} == {"cluster1"}
         with written(outside, later):
-            eventually("it is accepted", lambda: is_accepted(outside, waiting))
-            settle(outside)
+            settle(outside, waiting)
             eventually("requests arrive", lambda: came_from_outside(outside.call("cluster1", REVIEWS)[0]))
     forget(outside)
 

@@ -15,9 +15,9 @@ from functools import partial
 
 import pytest
 
-from tests.lab.policies import Pod, forget, is_accepted, pods, settle
+from tests.lab.policies import Pod, forget, pods, settle
 from tests.lab.running import Calling, Json, Lab, commands, eventually
-from tests.lab.test_walkthrough import proxy_config, reviews_of
+from tests.lab.test_walkthrough import CLUSTERS, proxy_config, reviews_of
 
 GLOBAL = "http://reviews.global:9080/reviews/0"
 PLAIN = "http://reviews:9080/reviews/0"
@@ -71,20 +71,20 @@ def failing_over(zoned: Lab) -> Iterator[Lab]:
     apply, *_, undo = commands("Fail over by locality")
     zoned.shell(apply)
     try:
-        for kind, name in (("virtualdestination", "reviews-global"), ("trafficpolicy", "reviews-failover")):
-            manifest = {"kind": kind, "metadata": {"name": name, "namespace": "gloo-mesh"}}
-            eventually(f"{name} is accepted", partial(is_accepted, zoned, manifest))
-        settle(zoned)
+        written = (("VirtualDestination", "reviews-global"), ("TrafficPolicy", "reviews-failover"))
+        settle(zoned, *({"kind": kind, "metadata": {"name": name, "namespace": "gloo-mesh"}} for kind, name in written))
         for url in NAMES.values():
-            eventually(f"{url} is answered", partial(is_answered, zoned, url))
+            for cluster in CLUSTERS:
+                eventually(f"{url} is answered nearby on {cluster}", partial(is_answered_nearby, zoned, cluster, url))
         yield zoned
     finally:
         zoned.shell(undo)
         forget(zoned)
 
 
-def is_answered(lab: Lab, url: str) -> bool:
-    return bool(lab.call("cluster1", url)[0]["status"] == 200)
+def is_answered_nearby(lab: Lab, cluster: str, url: str) -> bool:
+    answers = lab.call(cluster, url, "-n", "10")
+    return all((answer["status"], answer.get("cluster")) == (200, cluster) for answer in answers)
 
 
 @dataclass
@@ -221,7 +221,7 @@ def test_requests_leave_pods_that_go_and_come_back(story: Story) -> None:
 
 
 def test_requests_leave_pods_that_answer_500_and_come_back(story: Story) -> None:
-    """One failure of each pod is seen; from then on it gets no request until its 120 s are over."""
+    """A failure of each pod is seen; soon after it gets no request until its 120 s are over."""
     lab = story.lab
     callees = pods(lab, "cluster1", "reviews")
     try:
@@ -229,8 +229,8 @@ def test_requests_leave_pods_that_answer_500_and_come_back(story: Story) -> None
         failed = fail(callees["v2"])
         story.moves("with v2 failing, the other cluster", failed, *(f"cluster2/v{n}" for n in (1, 2, 3)))
         for callee in callees.values():
-            # Requests to both names may be on their way at once.
-            assert 1 <= [each["status"] for each in callee.requests()].count(500) <= len(NAMES)
+            # Requests to both names may be on their way at once, and Envoy tells its threads a little later.
+            assert 1 <= [each["status"] for each in callee.requests()].count(500) < 3 * len(NAMES)
     finally:
         for callee in callees.values():
             callee.heal()

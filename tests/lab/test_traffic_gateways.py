@@ -126,6 +126,7 @@ def shop(federated: Lab) -> Iterator[Lab]:
     """A gateway, a host and a table that it delegates to are in use at cluster1's ingress gateway."""
     with written(federated, GATEWAY, HOST, TABLE):
         eventually("the gateway serves the shop", lambda: ask(federated, "/teapot")["status"] == 418)
+        eventually("the other cluster serves it too", lambda: ask(federated, "/v3/0")["status"] == 200)
         yield federated
     eventually("nothing is left", lambda: not federated.has("cluster1", "virtualservices", "-A", "-l", OURS))
     eventually("the shop is gone from the gateway", lambda: ask(federated, "/teapot")["status"] == 404)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
 from tests.lab.policies import applied, policy, shift
-from tests.lab.running import Json, Lab
+from tests.lab.running import Json, Lab, eventually
 
 REVIEWS = "http://reviews:9080/reviews/0"
 CANARY = ("cluster2", "v3")
@@ -30,6 +31,8 @@ def matched(federated: Lab) -> Iterator[Lab]:
     """Requests to reviews go to v1, those that any of the matchers describes to v3 of cluster2."""
     canary = policy("canary", shift((*CANARY, 100)), httpRequestMatchers=MATCHERS)
     with applied(federated, policy("stable", shift((*STABLE, 100))), canary):
+        answered = partial(federated.call, "cluster1", "http://reviews:9080/reviews/7")
+        eventually("v3 answers", lambda: answered()[0]["status"] == 200)
         yield federated
 
 

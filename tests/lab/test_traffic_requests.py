@@ -21,7 +21,7 @@ REVIEWS = "http://reviews:9080/reviews/0"
 RATINGS = "http://ratings:9080/ratings/0"
 SIGMAS = 4.42  # beyond which a normal deviate is, on either side, once in 100,000 times
 TICK = 0.005  # seconds by which Envoy's timers are early at most
-SLACK = 1.0  # seconds that a shared machine may take beyond the time that a policy says
+SLACK = 1.8  # seconds that a shared machine may take beyond the time that a policy says; a lost SYN costs 1 s
 
 
 def check_rate(what: str, happened: int, calls: int, share: float) -> None:
@@ -71,17 +71,17 @@ def test_without_attempts_nothing_is_tried_again(federated: Lab) -> None:
 
 
 def test_a_slow_attempt_is_given_up_for_another(federated: Lab) -> None:
-    """Two of 3 s each are cut off after 0.3 s; the third is answered."""
+    """Two of 5 s each are cut off after 1 s; the third is answered."""
     callee = pods(federated, "cluster1", "reviews")["v1"]
-    says = {**TO_V1, "retries": {"attempts": 3, "perTryTimeout": "300ms"}}
+    says = {**TO_V1, "retries": {"attempts": 3, "perTryTimeout": "1s"}}
     with applied(federated, policy("impatient", says)):
-        callee.fail(seconds=3, requests=2)
+        callee.fail(seconds=5, requests=2)
         [answer] = federated.call("cluster1", REVIEWS)
 
     assert answer["status"] == 200
     assert answer["body"]["served"]["request"]["x-envoy-attempt-count"] == "3"
-    federated.measured.append(f"two attempts cut off after 0.3 s: {answer['ms'] / 1000:.2f} s in all")
-    assert 0.6 - 2 * TICK <= answer["ms"] / 1000 <= 0.6 + SLACK
+    federated.measured.append(f"two attempts cut off after 1 s: {answer['ms'] / 1000:.2f} s in all")
+    assert 2.0 - 2 * TICK <= answer["ms"] / 1000 <= 2.0 + SLACK
 
 
 def test_a_request_that_takes_too_long_ends(federated: Lab) -> None:
@@ -263,15 +263,15 @@ def test_a_matched_route_inherits_what_is_said_of_all_requests(federated: Lab) -
 def _all_of(lab: Lab, workload: str) -> tuple[str, str] | None:
     """Where all requests of *workload* go; None if not all go to one place."""
     answers = lab.call("cluster1", REVIEWS, "-n", "20", workload=workload)
-    found = {(answer["cluster"], answer["version"]) for answer in answers}
-    return found.pop() if len(found) == 1 else None
+    found = {(answer["cluster"], answer["version"]) for answer in answers if answer["status"] == 200}
+    return found.pop() if len(found) == 1 and {answer["status"] for answer in answers} == {200} else None
 
 
 # --- what is said of a destination as a whole -------------------------------------------------------------------------
 
 
 def test_a_pod_that_fails_is_left_out(federated: Lab) -> None:
-    """After three errors in a row it gets no request any more, until its time is over."""
+    """After three errors in a row, or soon after, it gets no request any more, until its time is over."""
     callees = pods(federated, "cluster1", "reviews")
     outliers = {"consecutiveErrors": 3, "interval": "1s", "baseEjectionTime": "300s", "maxEjectionPercent": 100}
     with applied(federated, policy("outliers", {"outlierDetection": outliers})):
@@ -286,16 +286,17 @@ def test_a_pod_that_fails_is_left_out(federated: Lab) -> None:
         failing.heal()
         got = {version: len(callee.requests()) for version, callee in callees.items()}
 
-    assert got.pop(failing.version) == 3
-    assert list(got.values()) == [57]
-    assert Counter(answer["status"] for answer in answers) == {500: 3, 200: 57}
+    errors = got.pop(failing.version)
+    assert 3 <= errors < 9  # Envoy counts them in one thread and tells the others
+    assert list(got.values()) == [60 - errors]
+    assert Counter(answer["status"] for answer in answers) == {500: errors, 200: 60 - errors}
 
 
 def test_mutual_tls_is_switched_off_where_a_policy_says_so(federated: Lab) -> None:
     """On the service's own cluster; callers elsewhere keep it, as gateways need it."""
     says = {"mtls": {"istio": {"tlsMode": "DISABLE"}}}
     with applied(federated, policy("plain", says, service("details", "cluster1"))):
-        eventually("the client's proxy sends plain text", lambda: not _certified(federated, "cluster1"))
+        eventually("the client's proxy sends plain text", lambda: _certified(federated, "cluster1") is False)
         certified = _certified(federated, "cluster2")
 
     assert certified
@@ -307,8 +308,10 @@ def _detects_outliers(lab: Lab) -> bool:
     return any("outlierDetection" in each for each in proxy_config(lab, "cluster1", "clusters", "--fqdn", fqdn))
 
 
-def _certified(lab: Lab, cluster: str) -> bool:
-    """Whether details of cluster1 see a certificate of the client of *cluster*."""
+def _certified(lab: Lab, cluster: str) -> bool | None:
+    """Whether details of cluster1 see a certificate of the client of *cluster*; None if they see no request."""
     host = "details" if cluster == "cluster1" else "details.default.svc.cluster1.global"
     [answer] = lab.call(cluster, f"http://{host}:9080/details/0")
+    if answer["status"] != 200:
+        return None
     return "x-forwarded-client-cert" in answer["body"]["served"]["request"]

@@ -367,7 +367,7 @@ def test_a_scaled_service_is_seen_and_fails_nobody(connecting_anew: Lab) -> None
     url = "http://ratings.default.svc.cluster2.global:9080/ratings/0"
     before = federated.pods("cluster2", "app=ratings")
     try:
-        with federated.calling("cluster1", url, seconds=300) as calling:
+        with federated.calling("cluster1", url, seconds=300, timeout=10.0) as calling:
             calling.until("the pod that is there", lambda answer: answer.get("pod") in before)
 
             federated.kubectl("cluster2", "scale", "deployment", "ratings-v1", "--replicas=2")

@@ -45,7 +45,7 @@ def addresses_in_envoy(lab: Lab) -> set[str]:
         host["address"]["socketAddress"]["address"]
         for entry in proxy_config(lab, "cluster1", "endpoints", "--cluster", name)
         if entry["name"] == name
-        for host in entry["hostStatuses"]
+        for host in entry.get("hostStatuses", ())
     }
 
 

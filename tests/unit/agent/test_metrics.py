@@ -51,6 +51,7 @@ async def test_certificates_are_counted_and_have_their_times(bare_cluster: Embed
         later = measured(running)
         await want(kube, hosts=())
         await running.comes_to("FAILED")
+        await until(lambda: running.certifier.counts.failed)
         failed = measured(running)
 
     names = ("requested", "written", "renewed", "failed")

@@ -232,6 +232,7 @@ async def test_who_never_answers_is_left_after_a_while(sidecars: Sidecars, monke
     ports = [await sidecars.serve(), await sidecars.serve()]
 
     assert await answer(pod(*ports)) == Silent(f"no answer from port {ports[0]}")
+    await until(lambda: sidecars.connections)
     assert sidecars.connections == 1
 
 

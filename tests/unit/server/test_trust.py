@@ -99,6 +99,7 @@ async def test_a_restart_signs_nothing_again_and_keeps_what_is_wanted(plane: Pla
             certifier.take(answer, certifier.wanted["spec"]["trust"])
             await until(lambda: accepted(plane))
             await until(lambda: key_of(CertificateRequest, "a") not in a.held_records)
+            await until(lambda: tells_finished(plane, "mesh-a"))  # stored later than the status, if it was busy
             before = await plane.kube.get(VirtualMesh.KIND, "gloo-mesh", "vm")
             root = await root_in(plane, ROOT)
         held, links = dict(a.held_records), a.connections

@@ -276,6 +276,13 @@ class Proxy:
             self._links.discard(writer)
 
 
-def server(management: Management, tls: ServerCredentials | None, *, port: int = 0, pace: Pace = BRISK) -> RelayServer:
+def server(
+    management: Management,
+    tls: ServerCredentials | None,
+    *,
+    port: int = 0,
+    pace: Pace = BRISK,
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
+) -> RelayServer:
     """A relay server on loopback for *management*."""
-    return RelayServer(hub=management, ledger=management, tls=tls, host="127.0.0.1", port=port, pace=pace)
+    return RelayServer(hub=management, ledger=management, tls=tls, host="127.0.0.1", port=port, pace=pace, now=now)
