@@ -21,6 +21,7 @@ from tests.lab.test_walkthrough import OURS
 ENTERPRISE = "networking.enterprise.mesh.gloo.solo.io/v1beta1"
 SHOP = "shop.example.com"
 PORT = 80
+PROXIED = "proxied.example.com"
 
 
 def enterprise(kind: str, name: str, spec: Json, **metadata: object) -> Json:
@@ -318,14 +319,75 @@ def test_tls_ends_at_the_gateway_and_plain_requests_are_sent_to_it(certified: tu
 
 
 def test_connections_are_passed_on(federated: Lab) -> None:
-    """What comes in at a port goes to ratings of the other cluster, whatever it is."""
+    """What comes in at a port goes to ratings of the other cluster, whatever it is, and is proxied as is said."""
     hosts = [{"name": "ratings", "destination": {"kube": service("ratings", "cluster2")}}]
-    gateway = listening("passed", "tcp-webhook", {"tcp": {"tcpHosts": hosts}})
+    said = {"tcpProxySettings": {"maxConnectAttempts": 3, "idleTimeout": "90s"}}
+    gateway = listening("passed", "tcp-webhook", {"tcp": {"tcpHosts": hosts, "options": said}})
     url = f"http://{address_of(federated)}:15017/ratings/0"
 
     with written(federated, gateway):
         answer = eventually(
             "a connection is passed on", lambda: (a := federated.call("cluster2", url)[0])["status"] == 200 and a
         )
+        eventually("it is proxied as is said", lambda: proxied(federated, 15017) == [(3, "90s")])
 
     assert (answer["cluster"], answer["service"]) == ("cluster2", "ratings")
+
+
+def proxied(lab: Lab, port: int) -> list[tuple[int, str]]:
+    """Attempts and idle times of the TCP proxies at *port* of cluster1's ingress gateway."""
+    gateway = ("deploy/istio-ingressgateway", "-n", "istio-system", "--port", str(port), "-o", "json")
+    listeners = json.loads(lab.run("istioctl", "--context", "cluster1", "proxy-config", "listeners", *gateway))
+    return [
+        (each["typedConfig"].get("maxConnectAttempts"), each["typedConfig"].get("idleTimeout"))
+        for listener in listeners
+        for chain in listener.get("filterChains", ())
+        for each in chain["filters"]
+        if each["name"] == "envoy.filters.network.tcp_proxy"
+    ]
+
+
+HEADED = """
+import http.client, json, sys
+address, port, name, path, header = sys.argv[1:]
+connection = http.client.HTTPConnection(address, int(port), timeout=10)
+try:
+    connection.connect()
+    connection.sock.sendall(header.encode())
+    connection.request("GET", path, headers={"host": name})
+    answer = connection.getresponse()
+    print(json.dumps([answer.status, answer.read().decode()]))
+except (OSError, http.client.HTTPException) as error:
+    print(json.dumps([0, type(error).__name__]))
+"""
+"""Sends what comes before a request, and the request."""
+PROXY = "PROXY TCP4 192.0.2.7 192.0.2.8 4711 80\r\n"
+
+
+def test_a_gateway_behind_a_load_balancer_is_told_who_calls(federated: Lab) -> None:
+    """By the PROXY header of a connection; one without is refused."""
+    answers = {
+        "domains": [PROXIED],
+        "routes": [route({"prefix": "/details"}, routeAction=to(service("details", "cluster1")))],
+    }
+    handler = {
+        "http": {"routeConfig": [{"virtualHost": answers}]},
+        "connectionOptions": {"enableProxyProtocol": True},
+    }
+    gateway = listening("proxied", "tcp-webhook", handler)
+    gateway["spec"]["options"] = {"perConnectionBufferLimitBytes": 65536}
+    python = ("meshctl", "lab", "exec", "cluster2", "--", sys.executable, "-c", HEADED)
+
+    def told(header: str) -> tuple[int, str]:
+        status, said = json.loads(federated.run(*python, address_of(federated), "15017", PROXIED, "/details/0", header))
+        return status, said
+
+    with written(federated, gateway):
+        eventually("the gateway reads headers", lambda: told(PROXY)[0] == 200)
+        _, said = told(PROXY)
+        refused, _ = told("")
+
+    served = json.loads(said)["served"]
+    assert served["service"] == "details"
+    assert served["request"]["x-forwarded-for"].split(",")[0] == "192.0.2.7"
+    assert refused == 0

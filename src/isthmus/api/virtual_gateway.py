@@ -286,7 +286,7 @@ class ConnectionOptions(OneofStruct, frozen=True):
     strict_filter_management: bool = False
     """Whether only named filters are in the chain. Not acted on."""
     enable_proxy_protocol: bool = False
-    """Whether connections begin with a PROXY header. Not acted on."""
+    """Whether connections begin with a PROXY header, which says who made them; one without is refused."""
 
 
 class ConnectionHandler(OneofStruct, frozen=True):
@@ -308,7 +308,7 @@ class GatewayOptions(ApiStruct, frozen=True):
     """Options of a listener."""
 
     per_connection_buffer_limit_bytes: UInt32 | None = None
-    """Bytes that are held for a connection; 1 MiB by default. Not acted on."""
+    """Bytes that are held for a connection, from which on its sender waits; 1 MiB by default."""
     bind_address: str = ""
     """Address that the gateway listens on; all by default."""
 

@@ -116,15 +116,15 @@ def test_agents_read_what_trust_writes(case: Path) -> None:
 
 @pytest.mark.parametrize(
     "case",
-    FEDERATION + ACCESS + TRAFFIC + VIRTUAL_DESTINATIONS + GATEWAYS + EXTERNAL_SERVICES,
+    FEDERATION + ACCESS + TRAFFIC + VIRTUAL_DESTINATIONS + GATEWAYS + FILTERS + EXTERNAL_SERVICES,
     ids=lambda case: case.name,
 )
 def test_outputs_fit_istios_published_types(case: Path) -> None:
     """Every output validates against the models generated from Istio's own CRDs, unknown fields refused."""
     for output in load(case / "in.yaml").outputs().values():
         manifest = output.manifest()
-        group = manifest["apiVersion"].partition(".")[0]
-        model = getattr(importlib.import_module(f"cloudcoil.models.istio.{group}.v1beta1"), manifest["kind"])
+        group, _, version = manifest["apiVersion"].partition(".istio.io/")
+        model = getattr(importlib.import_module(f"cloudcoil.models.istio.{group}.{version}"), manifest["kind"])
         parsed = model.model_validate(manifest)
         again = parsed.model_dump(by_alias=True, exclude_none=True, mode="json")
         assert again["spec"] == manifest["spec"]

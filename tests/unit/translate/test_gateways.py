@@ -50,7 +50,9 @@ from isthmus.api.route_table import RouteTable, RouteTableSpec
 from isthmus.api.traffic_policy import Mirror, Policy, RetryPolicy, RouteSelector, TrafficPolicy, TrafficPolicySpec
 from isthmus.api.virtual_gateway import (
     ConnectionHandler,
+    ConnectionMatch,
     ConnectionOptions,
+    GatewayOptions,
     GatewayRateLimit,
     HttpHandler,
     RouteConfig,
@@ -61,6 +63,8 @@ from isthmus.api.virtual_gateway import (
     TcpAction,
     TcpHandler,
     TcpHost,
+    TcpOptions,
+    TcpProxySettings,
     TlsVersion,
     VirtualGateway,
     VirtualGatewaySpec,
@@ -235,24 +239,30 @@ handlers = st.one_of(
                 None,
                 None,
                 ConnectionOptions(https_redirect=True),
+                ConnectionOptions(enable_proxy_protocol=True),
                 ConnectionOptions(ssl_config=SslConfig(secret_name="tls", tls_mode=ServerTlsMode.SIMPLE)),
             )
         ),
         st.sampled_from((None, RouteOptions(rate_limit=GatewayRateLimit()))),
     ),
     st.builds(
-        lambda cluster: ConnectionHandler(
+        lambda cluster, names, said: ConnectionHandler(
+            connection_match=ConnectionMatch(server_names=names),
+            connection_options=ConnectionOptions(ssl_config=SslConfig()) if names else None,
             tcp=TcpHandler(
+                options=said,
                 tcp_hosts=(
                     TcpHost(
                         destination=TcpAction(
                             kube=ClusterObjectRef(name="reviews", namespace="default", cluster_name=cluster)
                         )
                     ),
-                )
-            )
+                ),
+            ),
         ),
         clusters,
+        st.sampled_from(((), ("a.example.com",))),
+        st.sampled_from((None, TcpOptions(TcpProxySettings(max_connect_attempts=2)))),
     ),
 )
 chosen = st.builds(
@@ -277,14 +287,15 @@ chosen = st.builds(
     ),
 )
 virtual_gateways = st.builds(
-    lambda name, age, found, handler: VirtualGateway(
+    lambda name, age, found, handler, said: VirtualGateway(
         metadata=meta(name, creation_timestamp=age),
-        spec=VirtualGatewaySpec(ingress_gateway_selectors=found, connection_handlers=(handler,)),
+        spec=VirtualGatewaySpec(ingress_gateway_selectors=found, connection_handlers=(handler,), options=said),
     ),
     names,
     ages,
     st.lists(chosen, min_size=1, max_size=2).map(tuple),
     handlers,
+    st.sampled_from((None, None, GatewayOptions(per_connection_buffer_limit_bytes=1024))),
 )
 virtual_hosts = st.builds(
     lambda name, age, tags, spec: VirtualHost(metadata=meta(name, creation_timestamp=age, labels=tags), spec=spec),

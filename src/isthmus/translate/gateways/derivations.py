@@ -12,12 +12,13 @@ from isthmus.api.traffic_policy import TrafficPolicy
 from isthmus.api.virtual_gateway import VirtualGateway
 from isthmus.api.virtual_host import VirtualHost
 from isthmus.flow import Collection, Fetch, Graph, Index, first_part
-from isthmus.istio.objects import WeightedRoute
+from isthmus.istio.objects import ConfigPatch, WeightedRoute
 from isthmus.model.problem import Problem
 from isthmus.model.ref import Ref
 from isthmus.translate.facts import ServiceFacts
 from isthmus.translate.federation.gateways import MeshGateways
 from isthmus.translate.gateways import objects
+from isthmus.translate.gateways.connections import ListenerSettings, bound_port, listener_patches, passing_patches
 from isthmus.translate.gateways.findings import Finding, Weight
 from isthmus.translate.gateways.guards import EXTAUTH_SERVICE, RATE_LIMIT_SERVICE, Guard, in_chain, port_of
 from isthmus.translate.gateways.hosting import Hosts, chosen
@@ -53,6 +54,7 @@ Place = tuple[Ref, int]
 ServedKey = tuple[Ref, Ref, HostKey]
 """A VirtualGateway, the service of a gateway, and a host; the VirtualGateway itself where hosts play no part."""
 _DEFAULT: Term = ("gateway",)
+_SHARED = "perConnectionBufferLimitBytes and enableProxyProtocol"  # of all connections to a port
 _LABEL, _VALUE = "istio", "ingressgateway"  # of the default gateway's pods. Source: reference, gateway selection.
 
 
@@ -69,6 +71,7 @@ class PortClaim(msgspec.Struct, frozen=True, gc=False):
 
     seniority: Seniority
     speech: Speech
+    settings: ListenerSettings
 
 
 class Attached(msgspec.Struct, frozen=True, gc=False):
@@ -262,6 +265,11 @@ class Gateways:
             if port is None:
                 names = ", ".join(port.name for port in service.ports if port.name) or "none has a name"
                 text = f"Service {service.service.key} has no port named {port_name}; its ports: {names}"
+            elif bound_port(port) is None and (listener.passing or listener.settings != ListenerSettings()):
+                text = (
+                    f"port {port_name} of Service {service.service.key} has targetPort {port.target_port_name}: "
+                    f"it takes one by number to have {_SHARED} or tcp.options"
+                )
             elif not service.selector:
                 text = f"Service {service.service.key} selects no pods by label, so that no gateway is behind it"
             else:
@@ -275,28 +283,48 @@ class Gateways:
 
     def _hold(self, fetch: Fetch, ref: Ref, bound: Bound) -> Bound:
         """*bound*, without the gateways whose port an older VirtualGateway uses otherwise."""
-        held: list[IngressGateway] = []
+        listener, held = bound.listener, list[IngressGateway]()
         findings = list(bound.findings)
         for gateway in bound.gateways:
-            passes = fetch.group(self._east_west, (gateway.service.ref, gateway.port.port))
-            if passes and bound.listener.speech is not Speech.TLS:
+            where, taken = f"{gateway.port.name} of gateway {gateway.where.key}", self._is_east_west(fetch, gateway)
+            if taken and (listener.speech is not Speech.TLS or listener.settings.proxy_protocol):
+                what = "PROXY headers" if listener.speech is Speech.TLS else listener.speech.value
                 text = (
                     f"port {gateway.port.port} ({gateway.port.name}) of gateway {gateway.where.key} takes the TLS of "
-                    f"other meshes, and so no {bound.listener.speech.value}: choose another with portName"
+                    f"other meshes, and so no {what}: choose another with portName"
                 )
-                findings.append(Finding(bound.listener.key, Weight.ERROR, f"spec.ingressGatewaySelectors: {text}"))
+                findings.append(Finding(listener.key, Weight.ERROR, f"spec.ingressGatewaySelectors: {text}"))
                 continue
-            claims = fetch.group(self._port_claims, (gateway.where, gateway.port.port))
-            (_, holder), first = min(claims, key=lambda found: (found[1].seniority, found[0]))
-            if holder == ref or (first.speech is bound.listener.speech and first.speech is not Speech.TCP):
+            holder, first = self._oldest_at(fetch, gateway)
+            older = f"VirtualGateway {holder.name}.{holder.namespace}, which is older"
+            if holder == ref or (first.speech is listener.speech and first.speech is not Speech.TCP):
                 held.append(gateway)
+                if listener.settings not in (first.settings, ListenerSettings()):
+                    text = f"{_SHARED} have no effect: what port {where} is like is said by {older}"
+                    findings.append(Finding(listener.key, Weight.WARNING, text))
+                if listener.passing and not self._is_apart(fetch, listener, gateway):
+                    text = f"have no effect on port {where}, which others use too: name what is meant by serverNames"
+                    findings.append(Finding(listener.key, Weight.WARNING, f"{HANDLER}.tcp.options {text}"))
                 continue
-            text = (
-                f"port {gateway.port.name} of gateway {gateway.where.key} is used for {first.speech.value} by "
-                f"VirtualGateway {holder.name}.{holder.namespace}, which is older and has it"
-            )
-            findings.append(Finding(bound.listener.key, Weight.ERROR, text))
-        return Bound(bound.listener, tuple(held), tuple(findings))
+            text = f"port {where} is used for {first.speech.value} by {older} and has it"
+            findings.append(Finding(listener.key, Weight.ERROR, text))
+        return Bound(listener, tuple(held), tuple(findings))
+
+    def _oldest_at(self, fetch: Fetch, gateway: IngressGateway) -> tuple[Ref, PortClaim]:
+        """Of the VirtualGateways that want the port of *gateway*, the oldest."""
+        claims = fetch.group(self._port_claims, (gateway.where, gateway.port.port))
+        (_, holder), claim = min(claims, key=lambda found: (found[1].seniority, found[0]))
+        return holder, claim
+
+    def _is_east_west(self, fetch: Fetch, gateway: IngressGateway) -> bool:
+        """Whether other meshes enter at the port of *gateway*."""
+        return bool(fetch.group(self._east_west, (gateway.service.ref, gateway.port.port)))
+
+    def _is_apart(self, fetch: Fetch, listener: ListenerFacts, gateway: IngressGateway) -> bool:
+        """Whether connections that *listener* passes on can be told from those of others at the port of *gateway*."""
+        if listener.server_names:
+            return True
+        return self._oldest_at(fetch, gateway)[0] == listener.ref and not self._is_east_west(fetch, gateway)
 
     def _attach(self, fetch: Fetch, ref: Ref, listener: ListenerFacts) -> Attached:
         found: dict[HostKey, HostFacts] = dict(fetch.group(self.hosts.inline_by_owner, ref))
@@ -432,6 +460,21 @@ class Gateways:
                 )
                 made = objects.listener_object(bound.listener, gateway, hosts, parents_annotation(whose))
                 yield OutputKey(gateway.cluster, made.key), Output(made, whose, gateway.service.ref)
+                patches = tuple(self._patches(fetch, bound.listener, gateway))
+                if patches:
+                    whose = (bound.listener.key,)
+                    patch = objects.listener_filter(bound.listener.ref, gateway, patches, parents_annotation(whose))
+                    yield OutputKey(gateway.cluster, patch.key), Output(patch, whose, gateway.service.ref)
+
+    def _patches(self, fetch: Fetch, listener: ListenerFacts, gateway: IngressGateway) -> Iterator[ConfigPatch]:
+        """What *listener* says of connections to *gateway*, and Istio's Gateway cannot."""
+        port = bound_port(gateway.port)
+        if port is None:
+            return
+        if self._oldest_at(fetch, gateway)[0] == listener.ref:
+            yield from listener_patches(port, listener.settings)
+        if listener.passing and self._is_apart(fetch, listener, gateway):
+            yield from passing_patches(port, listener.server_names, listener.passing)
 
     def _write_routes(self, fetch: Fetch, key: ServedKey, routing: HostRouting) -> Iterator[tuple[OutputKey, Output]]:
         served = fetch.get(self._served, key)
@@ -498,7 +541,7 @@ def _east_west_ports(_: Fetch, mesh: Ref, found: MeshGateways) -> Iterator[tuple
 
 def _port_claims(_: Fetch, ref: Ref, bound: Bound) -> Iterator[tuple[tuple[Place, Ref], PortClaim]]:
     for gateway in bound.gateways:
-        claim = PortClaim(bound.listener.seniority, bound.listener.speech)
+        claim = PortClaim(bound.listener.seniority, bound.listener.speech, bound.listener.settings)
         yield ((gateway.where, gateway.port.port), ref), claim
 
 

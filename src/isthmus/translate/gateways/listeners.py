@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from enum import Enum
+from typing import Any
 
 import msgspec
 
@@ -31,6 +32,7 @@ from isthmus.model.hosts import is_address
 from isthmus.model.problem import Problem
 from isthmus.model.ref import Ref
 from isthmus.translate.federation.gateways import DEFAULT_PORT_NAME
+from isthmus.translate.gateways.connections import ListenerSettings, connection_problems, passing_of, settings_of
 from isthmus.translate.gateways.guards import Guard, guard_problems, guards_of
 from isthmus.translate.gateways.hosts import (
     HostFacts,
@@ -95,6 +97,10 @@ class ListenerFacts(msgspec.Struct, frozen=True, gc=False):
     """What counts for routes of which nothing else is said."""
     guards: tuple[Guard, ...]
     """Servers that are asked about requests."""
+    settings: ListenerSettings
+    """What is said of all connections to its ports."""
+    passing: dict[str, Any]
+    """What is said of connections that are passed on, as Envoy has it."""
 
     @property
     def ref(self) -> Ref:
@@ -130,6 +136,8 @@ def listener_facts(gateway: VirtualGateway) -> ListenerFacts:
         shares=_shares(handler.tcp) if handler.tcp else (),
         fields=fields_of_route(_options_of(http)),
         guards=guards_of(http.route_options) if http.route_options is not None else (),
+        settings=settings_of(spec),
+        passing=passing_of(handler.tcp),
     )
 
 
@@ -257,6 +265,7 @@ def _handler_problems(handler: ConnectionHandler) -> Iterator[Problem]:
             message = "sends clients of http to https, and this handler is tcp"
             yield Problem(f"{HANDLER}.connectionOptions.httpsRedirect", "Contradiction", message)
         yield from _tcp_problems(handler.tcp, config)
+        yield from connection_problems(handler.tcp, f"{HANDLER}.tcp")
 
 
 def _protocol_problems(handler: ConnectionHandler, protocol: str) -> Iterator[Problem]:
@@ -356,20 +365,11 @@ def _is_by_sni(host: TcpHost) -> bool:
 
 def listener_warnings(spec: VirtualGatewaySpec) -> Iterator[str]:
     """What of a VirtualGateway that says *spec* has no effect."""
-    if spec.options is not None and spec.options.per_connection_buffer_limit_bytes is not None:
-        yield "spec.options.perConnectionBufferLimitBytes has no effect yet"
     for handler in spec.connection_handlers:
         options = handler.connection_options
-        if options is not None:
-            for name, value in (
-                ("enableProxyProtocol", options.enable_proxy_protocol),
-                ("strictFilterManagement", options.strict_filter_management),
-            ):
-                if value:
-                    yield f"{HANDLER}.connectionOptions.{name} has no effect yet"
+        if options is not None and options.strict_filter_management:
+            yield f"{HANDLER}.connectionOptions.strictFilterManagement has no effect yet"
         if handler.http is not None:
             for i, each in enumerate(handler.http.route_config):
                 if each.virtual_host is not None:
                     yield from host_warnings(each.virtual_host, f"{ROUTES}[{i}].virtualHost")
-        if handler.tcp is not None and handler.tcp.options is not None:
-            yield f"{HANDLER}.tcp.options has no effect yet"

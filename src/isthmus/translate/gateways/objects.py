@@ -141,6 +141,22 @@ def chain_filter(gateway: IngressGateway, said: RouteFilter, annotations: dict[s
     return _envoy_filter(name, gateway, patches, annotations, priority=CHAIN.index(base_of(said)))
 
 
+def listener_filter(
+    listener: Ref, gateway: IngressGateway, patches: tuple[istio.ConfigPatch, ...], annotations: dict[str, str]
+) -> istio.EnvoyFilter:
+    """Changes, by *patches*, how *gateway* takes the connections of VirtualGateway *listener*.
+
+    Those for all connections to a port come before those for some (`priority`), which count there.
+    """
+    name = object_name(listener.name, "listener", listener.namespace, gateway.where.name)
+    some = all(patch.match.listener and _sni(patch.match.listener) for patch in patches)
+    return _envoy_filter(name, gateway, patches, annotations, priority=1 if some else 0)
+
+
+def _sni(match: istio.ListenerMatch) -> str:
+    return match.filter_chain.sni if match.filter_chain is not None else ""
+
+
 def _envoy_filter(
     name: str,
     gateway: IngressGateway,

@@ -176,7 +176,7 @@ def policy_problems(policy: Policy, path: str) -> Iterator[Problem]:
         yield from subset_problems(policy.traffic_shift.destinations, f"{path}.trafficShift")
     if policy.fault_injection is not None:
         yield from _fault_problems(policy.fault_injection, f"{path}.faultInjection")
-    yield from _duration_problems(policy.request_timeout, f"{path}.requestTimeout")
+    yield from duration_problems(policy.request_timeout, f"{path}.requestTimeout")
     if policy.retries is not None:
         yield from _retry_problems(policy.retries, f"{path}.retries")
     if policy.cors_policy is not None:
@@ -362,7 +362,8 @@ def _regex_problems(regex: str, path: str) -> Iterator[Problem]:
         yield Problem(path, "InvalidRegex", message)
 
 
-def _duration_problems(duration: str, path: str) -> Iterator[Problem]:
+def duration_problems(duration: str, path: str) -> Iterator[Problem]:
+    """What Istio or Envoy would refuse of *duration*, which is at field path *path*; nothing if it is empty."""
     length = as_timedelta(duration)
     if length is None:
         return
@@ -453,7 +454,7 @@ def _fault_problems(fault: FaultInjection, path: str) -> Iterator[Problem]:
     if fault.fixed_delay is not None:
         if not fault.fixed_delay:
             yield Problem(f"{path}.fixedDelay", "MissingField", "is empty: say how long, such as 5s")
-        yield from _duration_problems(fault.fixed_delay, f"{path}.fixedDelay")
+        yield from duration_problems(fault.fixed_delay, f"{path}.fixedDelay")
     elif fault.abort is None:
         yield Problem(path, "MissingField", "FaultInjection type must be specified: fixedDelay or abort")
     elif not 200 <= fault.abort.http_status <= 599:
@@ -467,7 +468,7 @@ def _retry_problems(retries: RetryPolicy, path: str) -> Iterator[Problem]:
     if retries.attempts == 0 and retries.per_try_timeout:
         message = "is set without a retry: say how many attempts, or use requestTimeout"
         yield Problem(f"{path}.perTryTimeout", "Contradiction", message)
-    yield from _duration_problems(retries.per_try_timeout, f"{path}.perTryTimeout")
+    yield from duration_problems(retries.per_try_timeout, f"{path}.perTryTimeout")
 
 
 def _cors_problems(cors: CorsPolicy, path: str) -> Iterator[Problem]:
@@ -534,8 +535,8 @@ def name_problems(name: str, path: str, *, may_be_host: bool) -> Iterator[Proble
 
 def outlier_problems(outliers: OutlierDetection, path: str) -> Iterator[Problem]:
     """What Istio would refuse of *outliers*."""
-    yield from _duration_problems(outliers.interval, f"{path}.interval")
-    yield from _duration_problems(outliers.base_ejection_time, f"{path}.baseEjectionTime")
+    yield from duration_problems(outliers.interval, f"{path}.interval")
+    yield from duration_problems(outliers.base_ejection_time, f"{path}.baseEjectionTime")
     if outliers.max_ejection_percent > 100:
         message = f"{outliers.max_ejection_percent} is not from 0 to 100"
         yield Problem(f"{path}.maxEjectionPercent", "OutOfRange", message)
