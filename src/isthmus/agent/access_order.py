@@ -313,10 +313,10 @@ class AccessOrder:
     def _beside(
         self, other: ObjectKey, pods: Pods, both: Pods, among: Selecting, *, less: Guard, more: Guard
     ) -> Step | None:
-        """Of the policy of *pods*, where *other* has to do with *both*, some of them; None if nothing helps.
+        """What a policy of *pods* has to do while *other* still comes or goes; None if it need not wait.
 
-        Of the two, one allows *less* than the pods allow without it, and what the other allows *more* has to be there
-        for as long.
+        *both* are the pods that the two share. There one allows *less*, and what the other allows *more* has to be
+        there as long as the first alone would be.
         """
         if not less.rules or more.opens:
             return Step(waits_for=other)

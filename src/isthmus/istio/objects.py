@@ -530,6 +530,7 @@ class ListenerMatch(_Message, frozen=True):
     """Listeners, and a part of each; 0 is any port."""
 
     port_number: int = 0
+    listener_filter: str = ""
     filter_chain: FilterChainMatch | None = None
 
 

@@ -48,8 +48,11 @@ class Pruning:
     """Which clusters may prune what is not published to them, and what keeps the others from it."""
 
     missing: tuple[str, ...]
+    """What is not known; then no cluster may."""
     held: Mapping[str, str]
+    """Why, by the cluster that may not although everything is known."""
     clusters: frozenset[str]
+    """Those that may."""
 
 
 class Plane:
@@ -130,7 +133,7 @@ class Plane:
         reason = f"no mesh is found on it, while VirtualMesh {' and '.join(lost)}, which is not found"
         return dict.fromkeys(without, reason)
 
-    def _look(self) -> Pruning:
+    def _prunable(self) -> Pruning:
         """What may be pruned now.
 
         Nothing on a cluster before its agent has reported: of the last known state a part may have been stored before
@@ -150,7 +153,7 @@ class Plane:
             await self._wake.wait()
             self._wake.clear()
             changed = self._objects or self._reports or self._roots
-            if changed or self._look() != self._pruning:
+            if changed or self._prunable() != self._pruning:
                 await self.turn()
 
     async def turn(self) -> None:
@@ -158,7 +161,7 @@ class Plane:
         objects, self._objects = self._objects, {}
         reports, self._reports = self._reports, {}
         roots, self._roots = self._roots, {}
-        before, self._pruning = self._pruning, self._look()
+        before, self._pruning = self._pruning, self._prunable()
         _say(before, self._pruning)
         started = time.monotonic()
         async with self.lock:

@@ -51,6 +51,7 @@ from isthmus.translate.federation.derivations import Federation
 from isthmus.translate.federation.gateways import MeshGateways
 from isthmus.translate.federation.outputs import FederationOutputs
 from isthmus.translate.gateways.derivations import Gateways
+from isthmus.translate.gateways.doors import Doors
 from isthmus.translate.gateways.limits import RateLimits
 from isthmus.translate.gateways.outcomes import GatewayOutcomes
 from isthmus.translate.gateways.statuses import with_failures, with_routes
@@ -206,6 +207,7 @@ class Engine:
             shifted=self._traffic.shifted,
             limits=self._rate_limits.of,
         )
+        doors = Doors(graph, gateways)
         self._traffic.write(graph, gateways.uses)
         virtual_destination_outputs = VirtualDestinationOutputs(
             graph,
@@ -258,6 +260,7 @@ class Engine:
             *federation_outputs.outputs,
             *self._traffic.outputs,
             *gateways.outputs,
+            *doors.outputs,
             *FilterOutputs(graph, traffic=self._traffic, meshes=self._mesh_facts).outputs,
             *virtual_destination_outputs.outputs,
             *self._external_services.outputs,
@@ -283,6 +286,7 @@ class Engine:
         self._gateways = GatewayOutcomes(
             graph,
             gateways=gateways,
+            doors=doors,
             virtual_gateways=self._sources[VirtualGateway.KIND],
             virtual_hosts=self._sources[VirtualHost.KIND],
             route_tables=self._sources[RouteTable.KIND],

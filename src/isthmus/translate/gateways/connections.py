@@ -15,11 +15,13 @@ from isthmus.api.discovery import ServicePort
 from isthmus.api.virtual_gateway import TcpHandler, TcpProxySettings, VirtualGatewaySpec
 from isthmus.istio import objects as istio
 from isthmus.model.problem import Problem
+from isthmus.translate.facts import ServiceFacts
 from isthmus.translate.traffic.fields import duration_problems
 
 CONTEXT = "GATEWAY"
 TCP_PROXY = "envoy.filters.network.tcp_proxy"
 PROXY_PROTOCOL = "envoy.filters.listener.proxy_protocol"
+FOR_EVER = "0s"  # of an idle time: connections may be silent for as long as they like
 _TYPE = "type.googleapis.com/envoy.extensions.filters."
 
 
@@ -61,10 +63,23 @@ def connection_problems(handler: TcpHandler, path: str) -> Iterator[Problem]:
         return
     if said.max_connect_attempts == 0:
         yield Problem(f"{at}.maxConnectAttempts", "OutOfRange", "0 is less than 1: no connection would be made")
-    yield from duration_problems(said.idle_timeout, f"{at}.idleTimeout")
+    if said.idle_timeout != FOR_EVER:
+        yield from duration_problems(said.idle_timeout, f"{at}.idleTimeout")
     if said.tunneling_config is not None and not said.tunneling_config.hostname:
         message = "is empty: name the host and port that the proxy is asked to connect to, such as example.com:443"
         yield Problem(f"{at}.tunnelingConfig.hostname", "MissingField", message)
+
+
+Door = tuple[str, str, tuple[tuple[str, str], ...], int]
+"""A port of a gateway's pods, whichever Services lead to it: cluster, namespace, labels of the pods, and the port."""
+
+
+def door_of(service: ServiceFacts, port: ServicePort) -> Door | None:
+    """Where what comes in at *port* of *service* arrives; None if only the pods know."""
+    number, where = bound_port(port), service.service
+    if number is None:
+        return None
+    return where.cluster, where.namespace, tuple(sorted(service.selector.items())), number
 
 
 def bound_port(port: ServicePort) -> int | None:
@@ -76,11 +91,14 @@ def bound_port(port: ServicePort) -> int | None:
 
 def listener_patches(port: int, said: ListenerSettings) -> Iterator[istio.ConfigPatch]:
     """What makes the listener at *port* do what is *said* of it."""
-    match = istio.ConfigMatch(context=CONTEXT, listener=istio.ListenerMatch(port_number=port))
+    match = _at(istio.ListenerMatch(port_number=port))
     if said.buffer_limit is not None:
         value: dict[str, Any] = {"per_connection_buffer_limit_bytes": said.buffer_limit}
         yield istio.ConfigPatch("LISTENER", match, istio.Patch(operation="MERGE", value=value))
     if said.proxy_protocol:
+        # The mesh may have it already (gatewayTopology), and so may an object that is about to go: two would want two.
+        there = _at(istio.ListenerMatch(port_number=port, listener_filter=PROXY_PROTOCOL))
+        yield istio.ConfigPatch("LISTENER_FILTER", there, istio.Patch(operation="REMOVE"))
         value = {"name": PROXY_PROTOCOL, "typed_config": {"@type": f"{_TYPE}listener.proxy_protocol.v3.ProxyProtocol"}}
         yield istio.ConfigPatch("LISTENER_FILTER", match, istio.Patch(operation="INSERT_FIRST", value=value))
 
@@ -90,8 +108,12 @@ def passing_patches(port: int, names: Iterable[str], said: dict[str, Any]) -> It
     value = {"typed_config": {"@type": f"{_TYPE}network.tcp_proxy.v3.TcpProxy", **said}}
     for name in tuple(names) or ("",):
         chain = istio.FilterChainMatch(sni=name, filter=istio.FilterMatch(name=TCP_PROXY))
-        match = istio.ConfigMatch(context=CONTEXT, listener=istio.ListenerMatch(port_number=port, filter_chain=chain))
+        match = _at(istio.ListenerMatch(port_number=port, filter_chain=chain))
         yield istio.ConfigPatch("NETWORK_FILTER", match, istio.Patch(operation="MERGE", value=value))
+
+
+def _at(listener: istio.ListenerMatch) -> istio.ConfigMatch:
+    return istio.ConfigMatch(context=CONTEXT, listener=listener)
 
 
 def _proxy_settings(handler: TcpHandler | None) -> TcpProxySettings | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -12,14 +13,14 @@ from isthmus.api.traffic_policy import TrafficPolicy
 from isthmus.api.virtual_gateway import VirtualGateway
 from isthmus.api.virtual_host import VirtualHost
 from isthmus.flow import Collection, Fetch, Graph, Index, first_part
-from isthmus.istio.objects import ConfigPatch, WeightedRoute
+from isthmus.istio.objects import WeightedRoute
 from isthmus.model.problem import Problem
 from isthmus.model.ref import Ref
 from isthmus.translate.facts import ServiceFacts
 from isthmus.translate.federation.gateways import MeshGateways
 from isthmus.translate.gateways import objects
-from isthmus.translate.gateways.connections import ListenerSettings, bound_port, listener_patches, passing_patches
-from isthmus.translate.gateways.findings import Finding, Weight
+from isthmus.translate.gateways.connections import Door, bound_port, door_of
+from isthmus.translate.gateways.findings import Finding, Weight, findings_of
 from isthmus.translate.gateways.guards import EXTAUTH_SERVICE, RATE_LIMIT_SERVICE, Guard, in_chain, port_of
 from isthmus.translate.gateways.hosting import Hosts, chosen
 from isthmus.translate.gateways.hosts import (
@@ -54,7 +55,6 @@ Place = tuple[Ref, int]
 ServedKey = tuple[Ref, Ref, HostKey]
 """A VirtualGateway, the service of a gateway, and a host; the VirtualGateway itself where hosts play no part."""
 _DEFAULT: Term = ("gateway",)
-_SHARED = "perConnectionBufferLimitBytes and enableProxyProtocol"  # of all connections to a port
 _LABEL, _VALUE = "istio", "ingressgateway"  # of the default gateway's pods. Source: reference, gateway selection.
 
 
@@ -71,7 +71,6 @@ class PortClaim(msgspec.Struct, frozen=True, gc=False):
 
     seniority: Seniority
     speech: Speech
-    settings: ListenerSettings
 
 
 class Attached(msgspec.Struct, frozen=True, gc=False):
@@ -168,9 +167,9 @@ class Gateways:
             "gateway rules", virtual_gateways, self._gateway_rules
         )
         self._gateway_rules_by_term = graph.index("gateway rules by term", wanted, lambda _, rule: _terms(rule))
-        missing = graph.derive("gateway rules without a service", wanted, self._missing)
+        in_vain = graph.derive("gateway rules without a service", wanted, self._missing)
         self._missing_by_gateway: Index[Ref, tuple[Ref, int], Ref] = graph.index(
-            "gateway rules without a service by owner", missing, first_part
+            "gateway rules without a service by owner", in_vain, first_part
         )
         selected = graph.expand("services of virtual gateways", services, self._select)
         self._selected: Index[Ref, tuple[Ref, Ref], tuple[ServiceFacts, tuple[str, ...]]] = graph.index(
@@ -183,6 +182,10 @@ class Gateways:
         east_west = graph.expand("ports of east-west gateways", reach.east_west, _east_west_ports)
         self._east_west: Index[Place, tuple[Place, Ref], Ref] = graph.index(
             "ports of east-west gateways by port", east_west, first_part
+        )
+        doors = graph.expand("doors of other meshes", reach.east_west, partial(_east_west_doors, services))
+        self._east_west_doors: Index[Door, tuple[Door, Ref], Ref] = graph.index(
+            "doors of other meshes by door", doors, first_part
         )
         port_claims = graph.expand("claims on ports", self._bound, _port_claims)
         self._port_claims: Index[Place, tuple[Place, Ref], PortClaim] = graph.index(
@@ -198,16 +201,16 @@ class Gateways:
         self._domain_claims: Index[tuple[Place, str], Any, DomainClaim] = graph.index(
             "claims on domains by domain", domain_claims, first_part
         )
-        self._served: Collection[ServedKey, Served] = graph.expand("served hosts", self.serving, self._serve)
-        self._served_by_gateway: Index[tuple[Ref, Ref], ServedKey, Served] = graph.index(
-            "served hosts by gateway", self._served, lambda key, _: (key[:2],)
+        self.served: Collection[ServedKey, Served] = graph.expand("served hosts", self.serving, self._serve)
+        self.served_by_gateway: Index[tuple[Ref, Ref], ServedKey, Served] = graph.index(
+            "served hosts by gateway", self.served, lambda key, _: (key[:2],)
         )
         self.served_by_host: Index[HostKey, ServedKey, Served] = graph.index(
-            "served hosts by host", self._served, lambda key, _: (key[2],)
+            "served hosts by host", self.served, lambda key, _: (key[2],)
         )
 
         # What they do.
-        self._routed: Collection[ServedKey, HostRouting] = graph.derive("routes of hosts", self._served, self._route)
+        self._routed: Collection[ServedKey, HostRouting] = graph.derive("routes of hosts", self.served, self._route)
         self.uses: Collection[tuple[Any, str, Use], Use] = graph.expand(
             "subsets in routes of hosts", self._routed, self._uses
         )
@@ -221,8 +224,8 @@ class Gateways:
             graph.expand("filters in chains of gateways", by_gateway, self._write_chain),
         )
         self.findings: tuple[Index[StatusKey, Any, tuple[Finding, ...]], ...] = tuple(
-            graph.index(f"findings of {found.name} by object", _findings(graph, found), first_part)
-            for found in (*self.hosts.judged, self.serving, self.attached, self._served, self._routed)
+            graph.index(f"findings of {found.name} by object", findings_of(graph, found), first_part)
+            for found in (*self.hosts.judged, self.serving, self.attached, self.served, self._routed)
         )
 
     def _read_listener(self, fetch: Fetch, ref: Ref, gateway: VirtualGateway) -> ListenerFacts | None:
@@ -265,10 +268,10 @@ class Gateways:
             if port is None:
                 names = ", ".join(port.name for port in service.ports if port.name) or "none has a name"
                 text = f"Service {service.service.key} has no port named {port_name}; its ports: {names}"
-            elif bound_port(port) is None and (listener.passing or listener.settings != ListenerSettings()):
+            elif listener.settings.proxy_protocol and bound_port(port) is None:
                 text = (
                     f"port {port_name} of Service {service.service.key} has targetPort {port.target_port_name}: "
-                    f"it takes one by number to have {_SHARED} or tcp.options"
+                    "enableProxyProtocol needs one by number"
                 )
             elif not service.selector:
                 text = f"Service {service.service.key} selects no pods by label, so that no gateway is behind it"
@@ -286,45 +289,38 @@ class Gateways:
         listener, held = bound.listener, list[IngressGateway]()
         findings = list(bound.findings)
         for gateway in bound.gateways:
-            where, taken = f"{gateway.port.name} of gateway {gateway.where.key}", self._is_east_west(fetch, gateway)
-            if taken and (listener.speech is not Speech.TLS or listener.settings.proxy_protocol):
-                what = "PROXY headers" if listener.speech is Speech.TLS else listener.speech.value
+            where = f"port {gateway.port.name} of gateway {gateway.where.key}"
+            what = self._refused_beside_other_meshes(fetch, listener, gateway)
+            if what:
                 text = (
                     f"port {gateway.port.port} ({gateway.port.name}) of gateway {gateway.where.key} takes the TLS of "
                     f"other meshes, and so no {what}: choose another with portName"
                 )
                 findings.append(Finding(listener.key, Weight.ERROR, f"spec.ingressGatewaySelectors: {text}"))
                 continue
-            holder, first = self._oldest_at(fetch, gateway)
-            older = f"VirtualGateway {holder.name}.{holder.namespace}, which is older"
+            claims = fetch.group(self._port_claims, (gateway.where, gateway.port.port))
+            (_, holder), first = min(claims, key=lambda found: (found[1].seniority, found[0]))
             if holder == ref or (first.speech is listener.speech and first.speech is not Speech.TCP):
                 held.append(gateway)
-                if listener.settings not in (first.settings, ListenerSettings()):
-                    text = f"{_SHARED} have no effect: what port {where} is like is said by {older}"
-                    findings.append(Finding(listener.key, Weight.WARNING, text))
-                if listener.passing and not self._is_apart(fetch, listener, gateway):
-                    text = f"have no effect on port {where}, which others use too: name what is meant by serverNames"
-                    findings.append(Finding(listener.key, Weight.WARNING, f"{HANDLER}.tcp.options {text}"))
                 continue
-            text = f"port {where} is used for {first.speech.value} by {older} and has it"
+            text = (
+                f"{where} is used for {first.speech.value} by VirtualGateway {holder.name}.{holder.namespace}, "
+                "which is older and has it"
+            )
             findings.append(Finding(listener.key, Weight.ERROR, text))
         return Bound(listener, tuple(held), tuple(findings))
 
-    def _oldest_at(self, fetch: Fetch, gateway: IngressGateway) -> tuple[Ref, PortClaim]:
-        """Of the VirtualGateways that want the port of *gateway*, the oldest."""
-        claims = fetch.group(self._port_claims, (gateway.where, gateway.port.port))
-        (_, holder), claim = min(claims, key=lambda found: (found[1].seniority, found[0]))
-        return holder, claim
+    def _refused_beside_other_meshes(self, fetch: Fetch, listener: ListenerFacts, gateway: IngressGateway) -> str:
+        """What *listener* wants to take where other meshes enter, and cannot; empty if they do not, or it can."""
+        if listener.speech is not Speech.TLS:
+            place = (gateway.service.ref, gateway.port.port)
+            return listener.speech.value if fetch.group(self._east_west, place) else ""
+        door = door_of(gateway.service, gateway.port) if listener.settings.proxy_protocol else None
+        return "PROXY headers" if door is not None and self.is_east_west(fetch, door) else ""
 
-    def _is_east_west(self, fetch: Fetch, gateway: IngressGateway) -> bool:
-        """Whether other meshes enter at the port of *gateway*."""
-        return bool(fetch.group(self._east_west, (gateway.service.ref, gateway.port.port)))
-
-    def _is_apart(self, fetch: Fetch, listener: ListenerFacts, gateway: IngressGateway) -> bool:
-        """Whether connections that *listener* passes on can be told from those of others at the port of *gateway*."""
-        if listener.server_names:
-            return True
-        return self._oldest_at(fetch, gateway)[0] == listener.ref and not self._is_east_west(fetch, gateway)
+    def is_east_west(self, fetch: Fetch, door: Door) -> bool:
+        """Whether other meshes enter at *door*."""
+        return bool(fetch.group(self._east_west_doors, door))
 
     def _attach(self, fetch: Fetch, ref: Ref, listener: ListenerFacts) -> Attached:
         found: dict[HostKey, HostFacts] = dict(fetch.group(self.hosts.inline_by_owner, ref))
@@ -448,11 +444,11 @@ class Gateways:
 
     def listens(self, fetch: Fetch, ref: Ref, gateway: IngressGateway) -> bool:
         """Whether there is an object that has *gateway* listen for VirtualGateway *ref*."""
-        return any(served.domains for _, served in fetch.group(self._served_by_gateway, (ref, gateway.service.ref)))
+        return any(served.domains for _, served in fetch.group(self.served_by_gateway, (ref, gateway.service.ref)))
 
     def _write_gateways(self, fetch: Fetch, ref: Ref, bound: Bound) -> Iterator[tuple[OutputKey, Output]]:
         for gateway in bound.gateways:
-            rows = fetch.group(self._served_by_gateway, (ref, gateway.service.ref))
+            rows = fetch.group(self.served_by_gateway, (ref, gateway.service.ref))
             hosts = tuple(sorted({domain for _, served in rows for domain in served.domains}))
             if hosts:
                 whose = tuple(
@@ -460,31 +456,16 @@ class Gateways:
                 )
                 made = objects.listener_object(bound.listener, gateway, hosts, parents_annotation(whose))
                 yield OutputKey(gateway.cluster, made.key), Output(made, whose, gateway.service.ref)
-                patches = tuple(self._patches(fetch, bound.listener, gateway))
-                if patches:
-                    whose = (bound.listener.key,)
-                    patch = objects.listener_filter(bound.listener.ref, gateway, patches, parents_annotation(whose))
-                    yield OutputKey(gateway.cluster, patch.key), Output(patch, whose, gateway.service.ref)
-
-    def _patches(self, fetch: Fetch, listener: ListenerFacts, gateway: IngressGateway) -> Iterator[ConfigPatch]:
-        """What *listener* says of connections to *gateway*, and Istio's Gateway cannot."""
-        port = bound_port(gateway.port)
-        if port is None:
-            return
-        if self._oldest_at(fetch, gateway)[0] == listener.ref:
-            yield from listener_patches(port, listener.settings)
-        if listener.passing and self._is_apart(fetch, listener, gateway):
-            yield from passing_patches(port, listener.server_names, listener.passing)
 
     def _write_routes(self, fetch: Fetch, key: ServedKey, routing: HostRouting) -> Iterator[tuple[OutputKey, Output]]:
-        served = fetch.get(self._served, key)
+        served = fetch.get(self.served, key)
         if served is None or not (routing.http or routing.connections):
             return
         listener, gateway, owner = served.listener, served.gateway, key[2].owner
         whose = tuple(dict.fromkeys((listener.key, owner)))
         annotations = parents_annotation(whose)
         if routing.connections:
-            made = [objects.connections_object(listener, gateway, routing.connections, annotations)]
+            made = [objects.connections_object(listener, gateway, served.domains, routing.connections, annotations)]
         else:
             host = self.hosts.treated(fetch, key[2])
             assert host is not None, key
@@ -502,7 +483,7 @@ class Gateways:
     def _filtered(
         self, fetch: Fetch, key: ServedKey, routing: HostRouting
     ) -> Iterator[tuple[tuple[Ref, ServedKey], Chained]]:
-        served = fetch.get(self._served, key)
+        served = fetch.get(self.served, key)
         if served is None or not routing.filtered:
             return
         named = {each.filter for _, said in routing.filtered for each in said}
@@ -521,7 +502,7 @@ class Gateways:
             yield OutputKey(at.cluster, made.key), Output(made, whose, gateway)
 
     def _uses(self, fetch: Fetch, key: ServedKey, routing: HostRouting) -> Iterator[tuple[tuple[Any, str, Use], Use]]:
-        served = fetch.get(self._served, key)
+        served = fetch.get(self.served, key)
         if served is not None:
             yield from (((key, served.gateway.cluster, use), use) for use in routing.uses)
 
@@ -539,9 +520,22 @@ def _east_west_ports(_: Fetch, mesh: Ref, found: MeshGateways) -> Iterator[tuple
     yield from ((((gateway.destination, gateway.port), mesh), mesh) for gateway in found.gateways)
 
 
+def _east_west_doors(
+    services: Collection[Ref, ServiceFacts], fetch: Fetch, mesh: Ref, found: MeshGateways
+) -> Iterator[tuple[tuple[Door, Ref], Ref]]:
+    doors = {
+        door
+        for gateway in found.gateways
+        if (service := fetch.get(services, gateway.destination)) is not None
+        for port in service.ports
+        if port.port == gateway.port and (door := door_of(service, port)) is not None
+    }
+    yield from (((door, mesh), mesh) for door in doors)
+
+
 def _port_claims(_: Fetch, ref: Ref, bound: Bound) -> Iterator[tuple[tuple[Place, Ref], PortClaim]]:
     for gateway in bound.gateways:
-        claim = PortClaim(bound.listener.seniority, bound.listener.speech, bound.listener.settings)
+        claim = PortClaim(bound.listener.seniority, bound.listener.speech)
         yield ((gateway.where, gateway.port.port), ref), claim
 
 
@@ -561,16 +555,3 @@ def _lost(domain: str, gateway: IngressGateway, key: HostKey, through: StatusKey
 
 def _called(key: StatusKey) -> str:
     return f"{key.kind.kind} {key.name}.{key.namespace}"
-
-
-def _findings(graph: Graph, found: Collection[Any, Any]) -> Collection[tuple[StatusKey, Any], tuple[Finding, ...]]:
-    return graph.expand(f"findings of {found.name}", found, _about)
-
-
-def _about(_: Fetch, key: Any, found: Any) -> Iterator[tuple[tuple[StatusKey, Any], tuple[Finding, ...]]]:
-    """The findings in *found*, by the object that they are about."""
-    by_object: dict[StatusKey, list[Finding]] = {}
-    for finding in found.findings:
-        by_object.setdefault(finding.about, []).append(finding)
-    for about, findings in by_object.items():
-        yield (about, key), tuple(findings)

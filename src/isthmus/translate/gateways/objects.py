@@ -17,11 +17,11 @@ from isthmus.model.names import MAX_NAME, sanitize
 from isthmus.model.ref import Ref
 from isthmus.translate.facts import ServiceFacts
 from isthmus.translate.federation.objects import metadata
-from isthmus.translate.gateways.listeners import ANY_NAME, ListenerFacts, Speech
+from isthmus.translate.gateways.connections import CONTEXT
+from isthmus.translate.gateways.listeners import ListenerFacts, Speech
 from isthmus.translate.output import StatusKey
 from isthmus.translate.traffic.filters import RouteFilter, base_of, insertion, on_route
 
-CONTEXT = "GATEWAY"
 CHAIN = ("csrf", "ext_authz", "ratelimit")
 _DIGITS = 8  # of a digest, in hex: few enough to read, and objects of one name are rare
 
@@ -98,11 +98,15 @@ def routes_object(
 def connections_object(
     listener: ListenerFacts,
     gateway: IngressGateway,
+    names: tuple[str, ...],
     routes: tuple[istio.WeightedRoute, ...],
     annotations: dict[str, str],
 ) -> istio.VirtualService:
-    """The VirtualService of connections that are not looked into: decrypted or plain ones, or by the name asked for."""
-    names, port = listener.server_names or ANY_NAME, gateway.port.port
+    """The VirtualService of connections that are not looked into: decrypted or plain ones, or by the *names* asked for.
+
+    Istio leaves out all names if another VirtualService has one of them, so *names* are those that are left.
+    """
+    port = gateway.port.port
     hosts = tuple(name for name in names if not any(other != name and covers(other, name) for other in names))
     passed = listener.speech is Speech.TLS and listener.tls is not None and listener.tls.mode == "PASSTHROUGH"
     return istio.VirtualService(
@@ -141,20 +145,12 @@ def chain_filter(gateway: IngressGateway, said: RouteFilter, annotations: dict[s
     return _envoy_filter(name, gateway, patches, annotations, priority=CHAIN.index(base_of(said)))
 
 
-def listener_filter(
+def connections_filter(
     listener: Ref, gateway: IngressGateway, patches: tuple[istio.ConfigPatch, ...], annotations: dict[str, str]
 ) -> istio.EnvoyFilter:
-    """Changes, by *patches*, how *gateway* takes the connections of VirtualGateway *listener*.
-
-    Those for all connections to a port come before those for some (`priority`), which count there.
-    """
-    name = object_name(listener.name, "listener", listener.namespace, gateway.where.name)
-    some = all(patch.match.listener and _sni(patch.match.listener) for patch in patches)
-    return _envoy_filter(name, gateway, patches, annotations, priority=1 if some else 0)
-
-
-def _sni(match: istio.ListenerMatch) -> str:
-    return match.filter_chain.sni if match.filter_chain is not None else ""
+    """Changes, by *patches*, how *gateway* takes the connections of VirtualGateway *listener*."""
+    name = object_name(listener.name, "connections", listener.namespace, gateway.where.name)
+    return _envoy_filter(name, gateway, patches, annotations)
 
 
 def _envoy_filter(

@@ -12,6 +12,7 @@ from isthmus.flow import Collection, Fetch, Graph, Index, first_part
 from isthmus.model.ref import Ref
 from isthmus.translate.gateways import statuses
 from isthmus.translate.gateways.derivations import Gateways
+from isthmus.translate.gateways.doors import Doors
 from isthmus.translate.gateways.findings import Finding
 from isthmus.translate.gateways.hosts import HostKey, host_warnings, key_of, table_warnings
 from isthmus.translate.gateways.listeners import listener_warnings
@@ -29,12 +30,14 @@ class GatewayOutcomes:
         graph: Graph,
         *,
         gateways: Gateways,
+        doors: Doors,
         virtual_gateways: Collection[Ref, VirtualGateway],
         virtual_hosts: Collection[Ref, VirtualHost],
         route_tables: Collection[Ref, RouteTable],
         policies: Collection[Ref, TrafficPolicy],
     ) -> None:
         self._gateways = gateways
+        self._gathered = (*gateways.findings, *doors.findings)
         self._policies = policies
         self.virtual_gateways: Collection[Ref, VirtualGatewayStatus] = graph.derive(
             "virtual gateway statuses", virtual_gateways, self._virtual_gateway
@@ -60,7 +63,7 @@ class GatewayOutcomes:
         return self.route_tables.get(key.ref)
 
     def _findings(self, fetch: Fetch, about: StatusKey) -> Iterator[Finding]:
-        for found in self._gateways.findings:
+        for found in self._gathered:
             for _, findings in fetch.group(found, about):
                 yield from findings
 
