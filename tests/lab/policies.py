@@ -120,13 +120,18 @@ def applied(lab: Lab, *manifests: Json) -> Iterator[None]:
 
 def _is_written(lab: Lab, manifest: Json) -> bool:
     """Whether routes name the TrafficPolicy of *manifest*: on both clusters, or on cluster1 if only some may send."""
-    spec, named = _object(lab, manifest)["spec"], f'"name":"{manifest["metadata"]["name"]}"'
+    spec, name = _object(lab, manifest)["spec"], manifest["metadata"]["name"]
     if manifest["kind"] != "TrafficPolicy" or spec["policy"].keys() <= UNROUTED:
         return True
     return all(
-        any(named in each["metadata"]["annotations"].get(PARENTS, "") for each in _for_sidecars(lab, cluster))
+        any(names_parent(each, name) for each in _for_sidecars(lab, cluster))
         for cluster in (CLUSTERS[:1] if "sourceSelector" in spec else CLUSTERS)
     )
+
+
+def names_parent(written: Json, name: str) -> bool:
+    """Whether the object *written* says that the user's object *name* is one of those that ask for it."""
+    return f'"name":"{name}"' in written["metadata"]["annotations"].get(PARENTS, "")
 
 
 def _object(lab: Lab, manifest: Json) -> Json:

@@ -26,6 +26,7 @@ Row = tuple[str, ...]
 ROOT = Path(__file__).parents[2]
 WALKTHROUGH = ROOT / "examples" / "walkthrough"
 COMMAND_SECONDS = 420.0
+REQUEST_SECONDS = 10.0  # that a request may take where none may fail: a lost packet or two cost 1 to 3 s
 PATIENCE = float(os.environ.get("ISTHMUS_LAB_PATIENCE", "5"))
 """How many times longer than promised something may take before a test fails: machines are shared."""
 

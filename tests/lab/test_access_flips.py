@@ -11,14 +11,13 @@ from dataclasses import dataclass, field
 import pytest
 
 from tests.lab.accessing import DENIED, Caller, Request, access_policy, account, apply, destination, nobody_allowed
-from tests.lab.running import Calling, Json, Lab
+from tests.lab.running import REQUEST_SECONDS, Calling, Json, Lab
 from tests.lab.test_walkthrough import CLUSTERS
 
 RATE = 10  # requests per second of each caller and callee
 SECONDS = 400  # that they go on at most
 STEADY = 3.0  # seconds in which only the new outcome was seen, and every open connection has told its last
 SETTLED_WITHIN = 60.0
-PATIENCE = 10.0  # seconds that a request may take
 HERE, THERE = (Caller(cluster, "client") for cluster in CLUSTERS)
 
 
@@ -36,7 +35,7 @@ class Stream:
 
     def take(self, outcomes: set[bool]) -> bool | None:
         """Take the next answer: whether it was passed on; one that is not among *outcomes* is noted as wrong."""
-        self.calling.until("anything", lambda line: True, within=3 * PATIENCE)
+        self.calling.until("anything", lambda line: True, within=3 * REQUEST_SECONDS)
         line = self.calling.seen.pop()
         outcome = True if "pod" in line else False if (line["status"], line.get("body")) == (403, DENIED) else None
         self.judged += 1
@@ -123,7 +122,7 @@ def streams(denied: Lab) -> Iterator[list[Stream]]:
             for request in (Request("details", CLUSTERS[0]), Request("ratings", CLUSTERS[1])):
                 url = request.as_of(caller)["url"]
                 calling = stack.enter_context(
-                    denied.calling(caller.cluster, url, rate=RATE, seconds=SECONDS, timeout=PATIENCE)
+                    denied.calling(caller.cluster, url, rate=RATE, seconds=SECONDS, timeout=REQUEST_SECONDS)
                 )
                 found.append(Stream(caller, request, calling))
         yield found

@@ -26,13 +26,13 @@ from tests.lab.accessing import (
     rules,
     settled,
 )
+from tests.lab.policies import names_parent
 from tests.lab.running import Json, Lab, eventually
 from tests.lab.test_walkthrough import CLUSTERS, OURS
 
 SEED = 20261123
 BATCHES = 5  # each with a policy on every service of every cluster: forty
 NOWHERE = "cluster9"
-PARENTS = "parents.networking.mesh.gloo.solo.io"
 REQUESTS = (("GET", "/a/b"), ("GET", "/a/b?c=/x"), ("POST", "/a/b/c"), ("DELETE", "/x/b"))
 METHODS = ("GET", "POST", "DELETE", "PUT")
 PATHS: dict[str, Callable[[str], bool]] = {
@@ -166,6 +166,4 @@ def is_written(lab: Lab, policy: Generated) -> bool:
     """Whether the AuthorizationPolicy of its service is that of *policy* alone."""
     written = lab.objects(policy.cluster, "authorizationpolicies", "-n", "default", "-l", OURS)
     of_service = [item for item in written if item["metadata"]["name"] == policy.service]
-    return (
-        bool(of_service) and f'"name":"{named(policy.manifest)}"' in of_service[0]["metadata"]["annotations"][PARENTS]
-    )
+    return bool(of_service) and names_parent(of_service[0], named(policy.manifest))

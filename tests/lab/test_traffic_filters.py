@@ -14,25 +14,14 @@ import pytest
 from tests.lab.policies import applied, pods, policy, service
 from tests.lab.proxies import drained
 from tests.lab.running import Json, Lab, eventually
-from tests.lab.test_traffic_gateways import ask, written
+from tests.lab.test_traffic_gateways import ask, enterprise, written
 from tests.lab.test_walkthrough import proxy_config
 
-ENTERPRISE = "networking.enterprise.mesh.gloo.solo.io/v1beta1"
 DETAILS = "http://details:9080/details/0"
 ERRORS = 3
 """In a row, after which a destination has failed."""
 CALLS = 300
 GUARDED = "guarded.example.com"
-
-
-def enterprise(kind: str, name: str, spec: Json) -> Json:
-    """An object of the enterprise group."""
-    return {
-        "apiVersion": ENTERPRISE,
-        "kind": kind,
-        "metadata": {"name": name, "namespace": "gloo-mesh"},
-        "spec": spec,
-    }
 
 
 def static(hostname: str, *destinations: Json) -> Json:

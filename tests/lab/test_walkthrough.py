@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from isthmus.cli.demo_checks import check_walkthrough
-from tests.lab.running import WALKTHROUGH, Json, Lab, eventually
+from tests.lab.running import REQUEST_SECONDS, WALKTHROUGH, Json, Lab, eventually
 
 CLUSTERS = ("cluster1", "cluster2")
 OTHER = {"cluster1": "cluster2", "cluster2": "cluster1"}
@@ -367,7 +367,7 @@ def test_a_scaled_service_is_seen_and_fails_nobody(connecting_anew: Lab) -> None
     url = "http://ratings.default.svc.cluster2.global:9080/ratings/0"
     before = federated.pods("cluster2", "app=ratings")
     try:
-        with federated.calling("cluster1", url, seconds=300, timeout=10.0) as calling:
+        with federated.calling("cluster1", url, seconds=300, timeout=REQUEST_SECONDS) as calling:
             calling.until("the pod that is there", lambda answer: answer.get("pod") in before)
 
             federated.kubectl("cluster2", "scale", "deployment", "ratings-v1", "--replicas=2")

@@ -14,12 +14,11 @@ from typing import Any
 
 import pytest
 
-from tests.lab.running import Json, Lab, eventually
+from tests.lab.running import REQUEST_SECONDS, Json, Lab, eventually
 from tests.lab.test_walkthrough import OTHER, OURS, WRITTEN
 
 RATE = 20
 SECONDS = 300
-PATIENCE = 10.0  # seconds that a request may take
 PARTS = {
     "the server": ("mgmt", "isthmus-server"),
     "cluster1's agent": ("cluster1", "isthmus-agent"),
@@ -48,7 +47,7 @@ def test_no_request_fails_while_a_part_is_killed(federated: Lab, part: str) -> N
     [killed] = processes(federated, cluster, program)
 
     url = f"http://reviews.default.svc.{callee}.global:9080/reviews/0"
-    with federated.calling(caller, url, rate=RATE, seconds=SECONDS, timeout=PATIENCE) as calling:
+    with federated.calling(caller, url, rate=RATE, seconds=SECONDS, timeout=REQUEST_SECONDS) as calling:
         calling.until("requests that are answered", lambda answer: answer["status"] == 200)
         os.kill(killed, signal.SIGKILL)
         eventually(f"{part} runs again", lambda: set(processes(federated, cluster, program)) - {killed})
@@ -76,7 +75,7 @@ def test_restarted_pods_are_reached_while_nobody_manages(connecting_anew: Lab) -
         for cluster, name, _ in MANAGING:
             lab.kubectl(cluster, "scale", "deployment", name, "-n", "gloo-mesh", "--replicas=0")
         eventually("nobody manages", lambda: not managing(lab))
-        with lab.calling("cluster1", url, rate=RATE, seconds=SECONDS, timeout=PATIENCE) as calling:
+        with lab.calling("cluster1", url, rate=RATE, seconds=SECONDS, timeout=REQUEST_SECONDS) as calling:
             calling.until("requests that are answered", lambda answer: answer["status"] == 200)
             lab.kubectl("cluster2", "rollout", "restart", "deployment", "-l", "app=reviews")
             lab.kubectl("cluster2", "rollout", "status", "deployment", "-l", "app=reviews", "--timeout=240s")

@@ -15,6 +15,11 @@ def is_label(text: str) -> bool:
     return len(text) <= MAX_LABEL and LABEL.fullmatch(text) is not None
 
 
+def is_dotted(name: str) -> bool:
+    """Whether *name* is labels with dots between them, of any length."""
+    return all(map(LABEL.fullmatch, name.split(".")))
+
+
 def is_dns_name(name: str) -> bool:
     """Whether *name* is a host name in lower case, or the name of an object that may have dots."""
     return len(name) <= MAX_HOSTNAME and all(map(is_label, name.split(".")))

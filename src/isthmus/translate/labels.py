@@ -10,12 +10,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 
-from isthmus.model.hosts import LABEL, MAX_HOSTNAME, is_label
+from isthmus.model.hosts import MAX_HOSTNAME, is_dotted, is_label
 from isthmus.model.names import MAX_NAME
 from isthmus.model.problem import Problem
 
 _NAME = re.compile(r"[A-Za-z0-9]([-_.A-Za-z0-9]*[A-Za-z0-9])?")
-_PREFIX = re.compile(rf"{LABEL.pattern}(\.{LABEL.pattern})*")
 
 
 def label_problems(labels: Mapping[str, str], path: str) -> Iterator[Problem]:
@@ -23,7 +22,7 @@ def label_problems(labels: Mapping[str, str], path: str) -> Iterator[Problem]:
     for key, value in labels.items():
         prefix, slash, name = key.rpartition("/")
         named = len(name) <= MAX_NAME and _NAME.fullmatch(name)
-        if not named or (slash and not (len(prefix) <= MAX_HOSTNAME and _PREFIX.fullmatch(prefix))):
+        if not named or (slash and not (len(prefix) <= MAX_HOSTNAME and is_dotted(prefix))):
             yield Problem(path, "InvalidLabel", f"{key!r} is no key of a label, such as version or example.com/tier")
         elif value and not (len(value) <= MAX_NAME and _NAME.fullmatch(value)):
             message = f"{key} can't be {value!r}: values have letters, digits, -, _ and ., at most {MAX_NAME}"

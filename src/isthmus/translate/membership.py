@@ -13,7 +13,7 @@ import msgspec
 from isthmus.api.common import IngressGatewaySelector, TcpKeepalive
 from isthmus.api.virtual_mesh import VirtualMesh
 from isthmus.flow import Collection, Fetch, Graph, Index, first_part
-from isthmus.model.hosts import LABEL
+from isthmus.model.hosts import is_dotted
 from isthmus.model.problem import Problem
 from isthmus.model.ref import Ref
 from isthmus.translate.facts import MeshFacts, ServiceFacts
@@ -117,7 +117,7 @@ class Membership:
         return VirtualMeshFacts(
             ref=ref,
             members=members,
-            federates=federation is not None and len(members) > 1 and _may_end_names(suffix),
+            federates=federation is not None and len(members) > 1 and is_dotted(suffix),
             everything=federation is not None and not federation.selectors,
             suffix=suffix,
             flat_network=federation.flat_network if federation else False,
@@ -154,7 +154,7 @@ class Membership:
         if federation is not None:
             members = {mesh.ref for mesh in virtual_mesh.spec.meshes}
             suffix = federation.hostname_suffix
-            if suffix and not _may_end_names(suffix):
+            if suffix and not is_dotted(suffix):
                 message = f"{suffix!r} is not a DNS name in lower case such as {DEFAULT_SUFFIX}; nothing is federated"
                 problems.append(Problem("spec.federation.hostnameSuffix", "InvalidName", message))
             missing = {service for _, service in fetch.group(self._missing_by_virtual_mesh, ref)}
@@ -182,11 +182,6 @@ class Membership:
                 )
                 problems.extend(services)
         return tuple(problems)
-
-
-def _may_end_names(name: str) -> bool:
-    """Whether host names, and objects named like them, may end in *name*; their lengths are looked at as a whole."""
-    return all(LABEL.fullmatch(label) for label in name.split("."))
 
 
 def _claims(_: Fetch, ref: Ref, virtual_mesh: VirtualMesh) -> Iterable[tuple[tuple[Ref, Ref], Claim]]:

@@ -202,7 +202,7 @@ class Gateways:
             "claims on domains by domain", domain_claims, first_part
         )
         self.served: Collection[ServedKey, Served] = graph.expand("served hosts", self.serving, self._serve)
-        self.served_by_gateway: Index[tuple[Ref, Ref], ServedKey, Served] = graph.index(
+        self._served_by_gateway: Index[tuple[Ref, Ref], ServedKey, Served] = graph.index(
             "served hosts by gateway", self.served, lambda key, _: (key[:2],)
         )
         self.served_by_host: Index[HostKey, ServedKey, Served] = graph.index(
@@ -442,15 +442,15 @@ class Gateways:
             found = fetch.group(self._servers, (cluster, named.name))
         return next((service for _, service in found if service.ports), None)
 
-    def listens(self, fetch: Fetch, ref: Ref, gateway: IngressGateway) -> bool:
-        """Whether there is an object that has *gateway* listen for VirtualGateway *ref*."""
-        return any(served.domains for _, served in fetch.group(self.served_by_gateway, (ref, gateway.service.ref)))
+    def names_at(self, fetch: Fetch, ref: Ref, gateway: IngressGateway) -> tuple[str, ...]:
+        """The names for which *gateway* listens for VirtualGateway *ref*, sorted; with none it does not listen."""
+        rows = fetch.group(self._served_by_gateway, (ref, gateway.service.ref))
+        return tuple(sorted({domain for _, served in rows for domain in served.domains}))
 
     def _write_gateways(self, fetch: Fetch, ref: Ref, bound: Bound) -> Iterator[tuple[OutputKey, Output]]:
         for gateway in bound.gateways:
-            rows = fetch.group(self.served_by_gateway, (ref, gateway.service.ref))
-            hosts = tuple(sorted({domain for _, served in rows for domain in served.domains}))
-            if hosts:
+            rows = fetch.group(self._served_by_gateway, (ref, gateway.service.ref))
+            if hosts := self.names_at(fetch, ref, gateway):
                 whose = tuple(
                     dict.fromkeys((bound.listener.key, *(key[2].owner for key, each in rows if each.domains)))
                 )

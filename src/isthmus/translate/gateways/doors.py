@@ -69,8 +69,7 @@ class Doors:
         changes: list[tuple[IngressGateway, tuple[ConfigPatch, ...]]] = []
         findings: list[Finding] = []
         for gateway in bound.gateways:
-            rows = fetch.group(self._gateways.served_by_gateway, (ref, gateway.service.ref))
-            names = tuple(sorted({domain for _, served in rows for domain in served.domains}))
+            names = self._gateways.names_at(fetch, ref, gateway)
             if not names:
                 continue
             patches, warnings = self._change(fetch, bound.listener, gateway, names)

@@ -76,7 +76,7 @@ class GatewayOutcomes:
             gateway,
             statuses.verdict(problems, listener_warnings(gateway.spec), self._findings(fetch, key)),
             held,
-            [each for each in held if self._gateways.listens(fetch, ref, each)],
+            [each for each in held if self._gateways.names_at(fetch, ref, each)],
             attached.selected if attached is not None else (),
             self._tables(fetch, ref),
         )
