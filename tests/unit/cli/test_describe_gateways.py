@@ -15,11 +15,11 @@ from isthmus.translate import Engine, StatusKey
 from tests.golden import CASES, load_yaml
 
 
-def described(case: str, kind: str, name: str, namespace: str = "gloo-mesh") -> Description:
-    """What is said of an object of a case of gateways, once it is translated."""
+def described(case: str, kind: str, name: str, namespace: str = "gloo-mesh", theme: str = "gateways") -> Description:
+    """What is said of an object of a case, once it is translated."""
     engine = Engine()
     found: Resource | None = None
-    for manifest in load_yaml(CASES / "gateways" / case / "in.yaml"):
+    for manifest in load_yaml(CASES / theme / case / "in.yaml"):
         resource = parse(manifest)
         assert isinstance(resource, Resource)
         engine.set(resource)
@@ -60,6 +60,13 @@ def test_a_host_tells_its_routes_in_order_and_the_policies_on_them() -> None:
         ("gloo-mesh/younger", "inline, inherited"),
     )
     assert "outlierDetection" in rows(found, "Problems")[0][1]
+
+
+def test_a_policy_tells_what_it_sets_for_routes_of_gateways_and_which() -> None:
+    found = described("limits-that-several-routes-share", "TrafficPolicy", "limits", theme="filters")
+
+    assert rows(found, "Sets") == (("rateLimit", "RateLimitClientConfig gloo-mesh/everybody"),)
+    assert rows(found, "Routes of gateways") == (("shop.gloo-mesh (VirtualHost)", "*"),)
 
 
 def test_a_table_tells_what_leads_to_it() -> None:

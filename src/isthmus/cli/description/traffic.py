@@ -13,6 +13,7 @@ from isthmus.istio import objects as istio
 from isthmus.model.ref import Ref
 from isthmus.translate.facts import service_facts
 from isthmus.translate.selectors import Rule, Term, rules_of, selects, terms_of_rule, terms_of_service
+from isthmus.translate.traffic.asking import Referred
 from isthmus.translate.traffic.conditions import Condition, Kind, Path, Test
 from isthmus.translate.traffic.fields import Copies, Field, Target, Value, problems_of
 from isthmus.translate.traffic.merge import Conflict, Merged, merge, policy_facts, senders_of
@@ -116,6 +117,8 @@ def value_text(value: Value) -> str:
             return f"{delay.fixed_delay} for {_percent(delay.percentage)}"
         case istio.HttpFault(abort=istio.Abort() as abort):
             return f"{abort.http_status} for {_percent(abort.percentage)}"
+        case Referred():
+            return f"RateLimitClientConfig {value.config.namespace}/{value.config.name}"
         case tuple():
             return ", ".join(_target(target, alone=len(value) == 1) for target in value)
         case _:

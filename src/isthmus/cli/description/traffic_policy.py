@@ -9,6 +9,7 @@ from isthmus.api.traffic_policy import TrafficPolicy
 from isthmus.cli.description.parts import Known, Parts, Section, outcome_facts, selected, state_of
 from isthmus.cli.description.traffic import Policies, conflicts_of, name_of, requests_of, value_text
 from isthmus.translate.callers import matchers_of
+from isthmus.translate.gateways.routes import fields_of_route
 from isthmus.translate.traffic.merge import policy_facts
 
 
@@ -19,13 +20,17 @@ def describe(policy: TrafficPolicy, known: Known) -> Parts:
     about_services = bool(spec.destination_selector) or not spec.route_selector
     destinations = selected(spec.destination_selector, known.destinations) if about_services else []
     facts = {**outcome_facts(policy), "Callers": _callers(policy), "Requests": requests_of(policy)}
-    settings = tuple((field.value, value_text(value)) for field, value in policy_facts(policy).fields.items())
+    said = {**policy_facts(policy).fields, **(fields_of_route(spec.policy) if spec.route_selector else {})}
+    settings = tuple((field.value, value_text(value)) for field, value in said.items())
     chosen = tuple((found.metadata.name, state_of(outcomes.get(found.ref.key))) for found in destinations)
     policies = Policies(known)
     sections = [
         Section("Sets", ("FIELD", "VALUE"), settings),
         Section("Selected destinations", ("DESTINATION", "STATE"), chosen),
     ]
+    on_routes = status.gateway_routes if status else {}
+    if routes := tuple((name, ", ".join(found.routes)) for name, found in on_routes.items()):
+        sections.append(Section("Routes of gateways", ("OBJECT", "ROUTES"), routes))
     if conflicts := tuple(row for found in destinations for row in _conflicts(policy, found, policies)):
         sections.append(Section("Conflicts", ("DESTINATION", "FIELD", "COUNTS", "LEFT OUT"), conflicts))
     if workloads := tuple((key.partition(".")[0],) for key in (status.workloads if status else ())):
